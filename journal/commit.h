@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Commit: the one place where durability is decided. Monotone watermarks (local, one per standby),
+// and one queue of waiters ordered by Lsn.
+//
+// Invariants: committed() never falls; it never passes local(); it never passes the watermark of a
+// standby that is waited for. A waiter is answered exactly once, from the thread that moved the
+// watermark (or from wait() itself), with no lock held.
+// Threads: any. Lock: `mutex_`, protects everything here, taken last of all locks.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "journal/result.h"
+#include "journal/units.h"
+
+namespace twinspool {
+
+enum class CommitMode : std::uint8_t { kFsync, kEvery, kAsync };
+
+// Owned by who waits; must live until answered() is called, which may free it.
+class CommitWaiter {
+   public:
+    virtual ~CommitWaiter() = default;
+    // error: 0, or the errno for which the wait is given up.
+    virtual void answered(int error) = 0;
+
+   private:
+    friend class Commit;
+    Lsn lsn_;
+    CommitWaiter* previous_ = nullptr;
+    CommitWaiter* next_ = nullptr;
+};
+
+class Commit {
+   public:
+    Commit(CommitMode mode, std::uint32_t standby_count, Lsn start);
+
+    // Answers when committed() has reached lsn. Wakes the writer through `on_wait` if need be.
+    void wait(CommitWaiter& waiter, Lsn lsn);
+    // The same for the local watermark only (used for records about the standbys themselves).
+    Status wait_local(Lsn lsn);
+    // Blocks the calling thread; false on time-out.
+    Result<bool> wait_committed(Lsn lsn, Nanoseconds timeout);
+
+    void local_durable(Lsn lsn);
+    void standby_durable(std::uint32_t standby, Lsn lsn);
+    // From now on this standby counts, or does not.
+    void set_waited_for(std::uint32_t standby, bool waited_for);
+    [[nodiscard]] bool waited_for(std::uint32_t standby) const;
+    void fail(int error);
+
+    [[nodiscard]] Lsn local() const { return Lsn{local_.load(std::memory_order_acquire)}; }
+    [[nodiscard]] Lsn committed() const { return Lsn{committed_.load(std::memory_order_acquire)}; }
+    [[nodiscard]] Lsn standby(std::uint32_t standby) const;
+    // The highest Lsn that somebody waits for.
+    [[nodiscard]] Lsn wanted() const { return Lsn{wanted_.load(std::memory_order_acquire)}; }
+    [[nodiscard]] int failure() const { return failure_.load(std::memory_order_acquire); }
+    [[nodiscard]] CommitMode mode() const { return mode_; }
+
+    // Called (any thread, no lock held) when wanted() rises, and when committed() rises.
+    class Observer {
+       public:
+        virtual ~Observer() = default;
+        virtual void wanted_rose() = 0;
+        virtual void committed_rose() = 0;
+    };
+    void observe(Observer& observer);
+    void unobserve(Observer& observer);
+
+   private:
+    struct Watermark {
+        Lsn durable;
+        bool waited_for = false;
+    };
+    CommitWaiter* take_answered();  // the answered prefix of the queue; mutex_ held
+    void answer(CommitWaiter* list, int error);
+    void advance(std::unique_lock<std::mutex> lock);
+
+    const CommitMode mode_;
+    mutable std::mutex mutex_;
+    std::vector<Watermark> standbys_;
+    CommitWaiter* head_ = nullptr;
+    CommitWaiter* tail_ = nullptr;
+    std::vector<Observer*> observers_;
+    std::atomic<std::uint64_t> local_;
+    std::atomic<std::uint64_t> committed_;
+    std::atomic<std::uint64_t> wanted_;
+    std::atomic<int> failure_{0};
+};
+
+}  // namespace twinspool
