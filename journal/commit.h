@@ -9,6 +9,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <vector>
@@ -36,9 +37,10 @@ class CommitWaiter {
 
 class Commit {
    public:
-    Commit(CommitMode mode, std::uint32_t standby_count, Lsn start);
+    // `local`, `committed`: what recovery found.
+    Commit(CommitMode mode, std::uint32_t standby_count, Lsn local, Lsn committed);
 
-    // Answers when committed() has reached lsn. Wakes the writer through `on_wait` if need be.
+    // Answers when committed() has reached lsn; the observers (the writer) hear that it is wanted.
     void wait(CommitWaiter& waiter, Lsn lsn);
     // The same for the local watermark only (used for records about the standbys themselves).
     Status wait_local(Lsn lsn);
@@ -60,12 +62,13 @@ class Commit {
     [[nodiscard]] int failure() const { return failure_.load(std::memory_order_acquire); }
     [[nodiscard]] CommitMode mode() const { return mode_; }
 
-    // Called (any thread, no lock held) when wanted() rises, and when committed() rises.
+    // Called under `mutex_` when one of them rises: wake somebody, no more.
     class Observer {
        public:
         virtual ~Observer() = default;
-        virtual void wanted_rose() = 0;
-        virtual void committed_rose() = 0;
+        virtual void wanted_rose() {}
+        virtual void local_rose() {}
+        virtual void committed_rose() {}
     };
     void observe(Observer& observer);
     void unobserve(Observer& observer);
@@ -75,12 +78,14 @@ class Commit {
         Lsn durable;
         bool waited_for = false;
     };
+    void remove(CommitWaiter& waiter);
     CommitWaiter* take_answered();  // the answered prefix of the queue; mutex_ held
-    void answer(CommitWaiter* list, int error);
+    static void answer(CommitWaiter* list, int error);
     void advance(std::unique_lock<std::mutex> lock);
 
     const CommitMode mode_;
     mutable std::mutex mutex_;
+    std::condition_variable local_rose_;
     std::vector<Watermark> standbys_;
     CommitWaiter* head_ = nullptr;
     CommitWaiter* tail_ = nullptr;

@@ -51,6 +51,8 @@ class Cursor {
     // and offset.
     Result<std::optional<Frame>> next(Lsn limit);
     [[nodiscard]] Lsn position() const;  // the first Lsn that next() would give
+    [[nodiscard]] Chain previous() const;  // chain before it
+    [[nodiscard]] SegmentNumber segment() const;  // the one it stands in now
 
    private:
     struct Parts;

@@ -54,7 +54,9 @@ struct FrameHeader {
     std::uint64_t checkpoint;    // 72  Lsn up to which the backing trees are synced
     std::int64_t time;           // 80  wall clock at sealing, ns
     std::uint64_t previous;      // 88  checksum of the frame before: the chain
-    std::uint64_t reserved2[3];  // 96
+    std::uint32_t generation;    // 96  of the seed that objects are told in now
+    std::uint32_t seeded;        // 100 newest generation whose seed is complete; 0: none
+    std::uint64_t reserved2[2];  // 104
     std::uint64_t checksum;      // 120 XXH3-64 of the 120 bytes before and the stored payload
 };
 static_assert(sizeof(FrameHeader) == 128 && offsetof(FrameHeader, checksum) == 120);

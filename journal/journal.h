@@ -41,7 +41,8 @@ struct Predecessor {
     Lsn end;                    // last record of the journal
     bool clean = false;         // it ended with ClosedOp
     WallTime unchanged_before{};  // objects with a ctime >= this may have changed without a record
-    std::uint32_t generation = 0;  // of the last complete seed (SeededOp), 0: never seeded
+    std::uint32_t generation = 0;   // of the seed in progress, or of the last one; 0: none yet
+    std::uint32_t seeded = 0;       // newest generation whose seed is complete; 0: none
     std::vector<Note> notes;    // operations in flight when it was killed (same boot only)
 };
 
@@ -109,6 +110,10 @@ class Journal {
     Status make_durable(Lsn lsn);
     // Non-zero once the local journal cannot be written any more (an errno): changes get EROFS.
     [[nodiscard]] int failure() const;
+
+    // --- seed generations: stamped into every frame, so that they survive the recycling of segments
+    void begin_generation(std::uint32_t generation);
+    void generation_seeded(std::uint32_t generation);  // logs SeededOp
 
     // --- links
     void attach(FrameSink& sink);

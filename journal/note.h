@@ -38,6 +38,13 @@ inline constexpr int kMaxNotedEntries = 2;
 inline constexpr int kMaxNotedObjects = 3;
 
 struct Note {
+    Note() = default;
+    // A copy is taken of a dead process's note: plain bytes.
+    Note(const Note& other) { *this = other; }
+    Note& operator=(const Note& other) {
+        if (this != &other) std::memcpy(static_cast<void*>(this), &other, sizeof *this);
+        return *this;
+    }
     std::atomic<std::uint32_t> active{0};
     std::uint32_t entry_count = 0;
     std::uint32_t object_count = 0;

@@ -175,6 +175,10 @@ struct ClosedOp {
     void fields(auto& f) { f(time); }
 };
 
+struct VoidOp {
+    void fields(auto& /*f*/) {}
+};
+
 enum class OpCode : std::uint8_t {
 #define X(code, Type, word) Type = code,
 #include "journal/ops.def"

@@ -49,7 +49,9 @@ class [[nodiscard]] Result {
     const T& value() const& { return std::get<0>(state_); }
     T&& value() && { return std::get<0>(std::move(state_)); }
     T* operator->() { return &std::get<0>(state_); }
+    const T* operator->() const { return &std::get<0>(state_); }
     T& operator*() & { return std::get<0>(state_); }
+    const T& operator*() const& { return std::get<0>(state_); }
     [[nodiscard]] const Error& error() const { return std::get<1>(state_); }
 
    private:

@@ -26,7 +26,7 @@ inline constexpr std::uint32_t kMaxRecordsPerFrame = 8192;
 struct FillingFrame {
     std::uint64_t first_lsn;
     std::uint64_t reserved[7];
-    // [i]: (first_lsn << 24 | offset) + 1 once record i is complete: the Lsn tells it from a stale one
+    // [i]: (first_lsn << 24 | offset) once record i is complete: the Lsn tells it from a stale one
     std::atomic<std::uint64_t> complete[kMaxRecordsPerFrame];
     std::byte payload[kMaxFramePayload];
 };
@@ -43,11 +43,15 @@ struct TailHeader {
     std::uint32_t in_use;  // 0 after a clean end
     std::uint64_t volume;
     char boot_id[40];
+    // How many of `inherited` are to be looked at: notes of a dead process, kept here until what they
+    // name has been logged, whoever dies meanwhile.
+    std::atomic<std::uint32_t> inherited_count;
 };
 
 struct TailLayout {
     alignas(kBlockBytes) TailHeader header;
     alignas(kBlockBytes) Note notes[kNoteSlots];
+    alignas(kBlockBytes) Note inherited[kNoteSlots];
     alignas(kBlockBytes) FillingFrame filling[kFillingSlots];
     alignas(kBlockBytes) SealedSlot sealed[kSealedSlots];
 };
@@ -63,7 +67,8 @@ class Tail {
     // Whether the content is what a killed process of this volume left in this boot.
     [[nodiscard]] bool left_behind() const { return left_behind_; }
     TailLayout& layout() { return *layout_; }
-    void reset();       // empty, in use by this process
+    // Empty but for the inherited notes, in use by this process. The caller has saved the rest.
+    void reset();
     void mark_clean();  // nothing in it is needed any more
 
    private:

@@ -97,15 +97,31 @@ class Dovecot:
 
     def start(self):
         self.scratch.mkdir(parents=True, exist_ok=True)
-        version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+        version = subprocess.run(
+            [PROGRAM, "--version"], capture_output=True, text=True, check=True
+        ).stdout
         old = tuple(map(int, re.findall(r"\d+", version)[:2])) < (2, 4)
         text = CONFIG + CONFIG_23 if old else CONFIG_24 + CONFIG
         config = self.scratch / "dovecot.conf"
-        config.write_text(text.format(scratch=self.scratch, spool=self.spool, format=self.form, owner=OWNER,
-                                      password=PASSWORD, imap_port=self.imap_port, lmtp_port=self.lmtp_port))
+        config.write_text(
+            text.format(
+                scratch=self.scratch,
+                spool=self.spool,
+                format=self.form,
+                owner=OWNER,
+                password=PASSWORD,
+                imap_port=self.imap_port,
+                lmtp_port=self.lmtp_port,
+            )
+        )
         with open(self.scratch / "start.log", "wb") as log:
-            self.process = subprocess.Popen([PROGRAM, "-F", "-c", config], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log, cwd="/")
+            self.process = subprocess.Popen(
+                [PROGRAM, "-F", "-c", config],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+            )
         deadline = time.monotonic() + 20
         for port in (self.lmtp_port, self.imap_port):
             while not self.answers(port):
@@ -133,7 +149,9 @@ class Dovecot:
             self.process.kill()
             self.process.wait()
         deadline = time.monotonic() + 20
-        while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
+        while (
+            any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
         self.process = None
 
@@ -146,7 +164,9 @@ class Dovecot:
         return "".join(part.read_text() for part in parts if part.exists())[-4000:]
 
     def deliver(self, user, message):
-        """Returns when Dovecot has acknowledged the message, which is when it may not be lost any more."""
+        """Returns when Dovecot has acknowledged the message, which is when it may not be lost any
+        more.
+        """
         with smtplib.LMTP("127.0.0.1", self.lmtp_port, timeout=60) as lmtp:
             lmtp.sendmail("sender@example.org", [user], message)
 
@@ -162,7 +182,9 @@ class Dovecot:
                 imap.logout()
 
     def messages(self, user):
-        """What IMAP gives: number of each message of ours → how often it is there, all checked to be whole."""
+        """What IMAP gives: number of each message of ours → how often it is there, all checked to
+        be whole.
+        """
         found = {}
         with self.mailbox(user) as imap:
             _, (listed,) = imap.search(None, "ALL")
@@ -178,8 +200,10 @@ def compose(number, size=2048):
     line = f"message {number} of the spool, and nobody may lose it\r\n"
     body = (line * (size // len(line) + 1))[:size].rstrip() + "\r\n"
     digest = hashlib.sha256(body.encode()).hexdigest()
-    return (f"From: sender@example.org\r\nTo: spool@example.org\r\nSubject: {number}\r\n"
-            f"X-Digest: {digest}\r\n\r\n{body}").encode()
+    return (
+        f"From: sender@example.org\r\nTo: spool@example.org\r\nSubject: {number}\r\n"
+        f"X-Digest: {digest}\r\n\r\n{body}"
+    ).encode()
 
 
 def check(raw):
@@ -193,7 +217,8 @@ def check(raw):
 
 
 class Deliveries:
-    """Several deliverers at once; each keeps one LMTP connection and reports what was acknowledged."""
+    """Several deliverers at once; each keeps one LMTP connection and reports what was acknowledged.
+    """
 
     def __init__(self, dovecot, users, numbers, deliverers=4, progress=lambda done: None):
         self.dovecot, self.users, self.progress = dovecot, users, progress

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Request and Answer: what a verb gets from the kernel and gives back, without libfuse's types.
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <variant>
+
+#include "fuse/inodes.h"
+#include "fuse/process.h"
+#include "fuse/turn.h"
+#include "fuse/volume.h"
+#include "journal/units.h"
+
+namespace twinspool {
+
+struct Request {
+    Caller caller;
+    // Where a verb puts the bytes that it answers with.
+    char* buffer = nullptr;
+    std::size_t buffer_size = 0;
+};
+
+struct Answer {
+    struct Nothing {};
+    struct NoEntry {};  // and the kernel may remember that
+    struct Entry {
+        InodeRef inode;
+        struct statx attributes;
+    };
+    struct Object {
+        ObjectId id{};
+        struct statx attributes;
+        bool orphaned = false;
+    };
+    struct Count {
+        std::size_t count = 0;  // of bytes written
+    };
+    struct Data {
+        const char* data = nullptr;
+        std::size_t size = 0;
+    };
+    struct Size {
+        std::size_t size = 0;  // of an xattr or a list of them
+    };
+    struct Offset {
+        off_t offset = 0;
+    };
+    struct Space {
+        struct statvfs space;
+    };
+    using Kind =
+        std::variant<Nothing, NoEntry, Entry, Object, Count, Data, Size, Offset, Space>;
+    template <typename T>
+    Answer(T from) : kind(std::move(from)) {}
+    Kind kind;
+};
+
+using Answered = Result<Answer>;
+
+inline Answer nothing() { return Answer{Answer::Nothing{}}; }
+
+}  // namespace twinspool

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Change: the frame around each change of the tree: the gate, the objects' locks, the note for the next
+// start, and the end of all three. Act, then log, happens between noted() and logged().
+// Lives on the stack of one thread; used by fuse/mutation only.
+#pragma once
+
+#include <string_view>
+
+#include "fuse/finder.h"
+#include "fuse/volume.h"
+
+namespace twinspool {
+
+class Change {
+   public:
+    Change(Volume& volume, Turn& turn)
+        : volume_(volume), turn_(turn), note_(volume.journal.note_for_this_thread()) {}
+    ~Change();
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+
+    // The gate, then the locks. EROFS if the journal cannot be written any more.
+    Ending begin(std::initializer_list<Inode*> objects);
+
+    // What the next start must look at if this process dies from here on.
+    Change& note(const Inode& parent, std::string_view name, ObjectId fresh = kNoObject);
+    Change& note(const Inode& object);
+    Change& note_range(std::uint64_t offset, std::uint64_t length);
+
+    void noted();   // before acting
+    void acted();   // after it, or not at all if acting failed
+    void logged();  // the records are appended
+
+   private:
+    static NotedObject noted_object(const Inode& inode);
+    Volume& volume_;
+    Turn& turn_;
+    Note& note_;
+    ObjectLocks locks_;
+    bool inside_ = false;
+};
+
+}  // namespace twinspool

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fuse/finder.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <array>
+
+namespace twinspool {
+namespace {
+
+// Two who find the same unknown object at once must not give it two ids.
+std::mutex& adoption_mutex(std::uint64_t number) {
+    static std::array<std::mutex, 16> mutexes;
+    return mutexes[number % mutexes.size()];
+}
+
+void remember_attributes(Inode& inode, const struct statx& now) {
+    inode.privileged = (now.stx_mode & (S_ISUID | S_ISGID)) != 0;
+}
+
+std::unique_ptr<Inode> make_inode(Volume& volume, std::uint32_t directory, const FileHandle& handle,
+                                  const std::optional<Identity>& identity,
+                                  const struct statx& now) {
+    auto fresh = std::make_unique<Inode>();
+    const bool ours = identity && volume.is_ours(*identity);
+    fresh->id = ours ? identity->object : volume.journal.new_object_id();
+    fresh->directory = directory;
+    fresh->type = now.stx_mode & S_IFMT;
+    fresh->number = now.stx_ino;
+    fresh->handle = handle;
+    remember_attributes(*fresh, now);
+    if (!ours || identity->generation != volume.generation) return fresh;
+    if (volume.is_suspicious(fresh->id, now)) {
+        fresh->suspect = true;
+        return fresh;
+    }
+    fresh->generation = identity->generation;
+    fresh->complete = identity->complete;
+    return fresh;
+}
+
+bool belongs(const Directory& directory, const struct statx& now) {
+    const bool same_mount = (now.stx_mask & STATX_MNT_ID) == 0 || now.stx_mnt_id == directory.mount;
+    return same_mount && now.stx_dev_major == directory.device_major &&
+           now.stx_dev_minor == directory.device_minor;
+}
+
+Result<Found> identify(Volume& volume, Inode& parent, int parent_fd, const char* name) {
+    for (;;) {
+        Found found;
+        if (const int error = stat_entry(parent_fd, name, found.attributes)) return plain(error);
+        if (!belongs(volume.directories[parent.directory], found.attributes)) return plain(EXDEV);
+        found.inode = volume.inodes.find(parent.directory, found.attributes.stx_ino);
+        if (found.inode) return found;
+        const Fd object{::openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)};
+        if (!object.valid()) return plain(errno);
+        if (const int error = stat_object(object.get(), found.attributes)) return plain(error);
+        if (!belongs(volume.directories[parent.directory], found.attributes)) return plain(EXDEV);
+        TS_ASSIGN(found.inode, identify_object(volume, parent.directory, object.get(),
+                                               found.attributes));
+        return found;
+    }
+}
+
+}  // namespace
+
+Result<InodeRef> identify_object(Volume& volume, std::uint32_t directory, int fd,
+                                 const struct statx& now) {
+    TS_ASSIGN(const FileHandle handle, handle_of(fd));
+    TS_ASSIGN(const auto identity, read_identity(fd, handle));
+    const std::lock_guard lock{adoption_mutex(now.stx_ino)};
+    InodeRef known = volume.inodes.find(directory, now.stx_ino);
+    if (known) return known;
+    auto fresh = make_inode(volume, directory, handle, identity, now);
+    return volume.inodes.insert(fresh);
+}
+
+Result<Found> identify_entry(Volume& volume, Inode& parent, const char* name) {
+    TS_ASSIGN(const Lease parent_lease, volume.lease(parent));
+    return identify(volume, parent, parent_lease.fd(), name);
+}
+
+Result<Found> find_entry(Volume& volume, Turn& turn, Inode& parent, const char* name) {
+    TS_ASSIGN(const Lease parent_lease, volume.lease(parent));
+    TS_ASSIGN(Found found, identify(volume, parent, parent_lease.fd(), name));
+    // With a journal that cannot be written nothing changes any more, but reading goes on.
+    if (volume.told(*found.inode) || volume.journal.failure() != 0) return found;
+    if (!volume.told(parent)) {
+        const Ending ending = ensure_directory_told(volume, turn, parent);
+        if (!ending.is_done()) return plain(ending);
+    }
+    const GatePass pass{volume.gate};
+    ObjectLocks locks;
+    if (!locks.lock({&parent, found.inode.get()}, turn)) return plain(Ending::busy());
+    if (volume.told(*found.inode)) return found;
+    if (!volume.told(parent)) return plain(Ending::busy());
+    const Telling telling = found.inode->suspect ? Telling::kAgain : Telling::kFirst;
+    const Ending ending =
+        tell_entry(volume, turn, parent, parent_lease.fd(), name, *found.inode, telling);
+    if (!ending.is_done()) return plain(ending);
+    found.told_here = true;
+    if (const int error = stat_entry(parent_lease.fd(), name, found.attributes))
+        return plain(error);
+    return found;
+}
+
+void ObjectLocks::unlock() {
+    while (count_ > 0) objects_[--count_]->mutex.unlock();
+}
+
+bool ObjectLocks::lock(std::initializer_list<Inode*> objects, const Turn& turn) {
+    std::array<Inode*, kMost> wanted{};
+    std::size_t count = 0;
+    TS_ASSERT(objects.size() <= kMost);
+    for (Inode* each : objects)
+        if (each != nullptr) wanted[count++] = each;
+    const auto end = wanted.begin() + count;
+    std::sort(wanted.begin(), end, [](Inode* a, Inode* b) { return a->id < b->id; });
+    const auto last = std::unique(wanted.begin(), end);
+    for (auto at = wanted.begin(); at != last; ++at) {
+        if (turn.may_wait())
+            (*at)->mutex.lock();
+        else if (!(*at)->mutex.try_lock())
+            return false;
+        objects_[count_++] = *at;
+    }
+    return true;
+}
+
+}  // namespace twinspool

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of fuse/mutation that gives objects names and takes them away.
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "fuse/change.h"
+#include "fuse/mutation.h"
+#include "fuse/orphans.h"
+
+namespace twinspool {
+namespace {
+
+struct Parent {
+    InodeRef inode;
+    Lease lease;
+    [[nodiscard]] int fd() const { return lease.fd(); }
+};
+
+// A directory in which names are changed: known, told, open, and the name is nobody's secret.
+Result<Parent> open_parent(Volume& volume, Turn& turn, ObjectId id, const char* name) {
+    if (id == kRootObject) return plain(EPERM);
+    InodeRef inode = volume.inodes.find(id);
+    if (!inode) return plain(ESTALE);
+    if (is_hidden(volume, *inode, name)) return plain(EPERM);
+    const Ending told = ensure_directory_told(volume, turn, *inode);
+    if (!told.is_done()) return plain(told);
+    TS_ASSIGN(Lease lease, volume.lease(*inode));
+    return Parent{.inode = std::move(inode), .lease = std::move(lease)};
+}
+
+// What stands to lose its name.
+bool loses_last_name(const Found& found) {
+    return S_ISDIR(found.attributes.stx_mode) || found.attributes.stx_nlink <= 1;
+}
+
+// Keeps the object usable for those who have it open. Before acting.
+Status keep_usable(Volume& volume, const Found& found, const Inode& parent, int parent_fd,
+                   const char* name) {
+    if (!loses_last_name(found)) return {};
+    found.inode->large = found.attributes.stx_size > kLargeFileBytes;
+    TS_ASSIGN(const bool pinned,
+              volume.descriptors.pin(*found.inode, volume.backing_fd(*found.inode)));
+    if (pinned || S_ISDIR(found.attributes.stx_mode)) return {};
+    return keep_orphan(volume, *found.inode, parent, parent_fd, name);
+}
+
+// A name was all by which the standbys knew it, and the walker may not have come to the others.
+void name_lost(Volume& volume, const Found& found) {
+    if (loses_last_name(found)) {
+        volume.inodes.unname(*found.inode);
+        return;
+    }
+    if (!volume.walking || found.inode->type != S_IFREG) return;
+    const auto lease = volume.lease(*found.inode);
+    if (lease.ok())
+        (void)write_identity(lease->fd(), {.object = found.inode->id,
+                                           .generation = volume.generation - 1,
+                                           .complete = false,
+                                           .handle = found.inode->handle});
+    found.inode->complete = false;
+    found.inode->generation = 0;
+}
+
+// The walker may have passed the place to which this goes, and not have come to the one it leaves.
+void tell_walker(Volume& volume, const Found& found) {
+    if (!volume.walking || volume.walk == nullptr) return;
+    if (found.inode->type == S_IFDIR || !found.inode->complete) volume.walk->revisit(*found.inode);
+}
+
+Result<FileTime> mtime_now(int fd) {
+    struct statx now {};
+    if (const int error = stat_object(fd, now)) return plain(error);
+    return mtime_of(now);
+}
+
+struct RenameParts {
+    Parent source;
+    Parent target;
+    Found object;
+    std::optional<Found> replaced;
+};
+
+Result<RenameParts> find_rename(Volume& volume, Turn& turn, ObjectId source_parent,
+                                const char* source_name, ObjectId target_parent,
+                                const char* target_name, unsigned flags) {
+    TS_ASSIGN(Parent source, open_parent(volume, turn, source_parent, source_name));
+    TS_ASSIGN(Parent target, open_parent(volume, turn, target_parent, target_name));
+    if (source.inode->directory != target.inode->directory) return plain(EXDEV);
+    TS_ASSIGN(Found object, find_entry(volume, turn, *source.inode, source_name));
+    auto replaced = find_entry(volume, turn, *target.inode, target_name);
+    if (!replaced.ok() && replaced.error().code != ENOENT) return replaced.error();
+    if (replaced.ok() && (flags & RENAME_NOREPLACE) != 0) return plain(EEXIST);
+    std::optional<Found> there;
+    if (replaced.ok()) there.emplace(std::move(*replaced));
+    return RenameParts{.source = std::move(source),
+                       .target = std::move(target),
+                       .object = std::move(object),
+                       .replaced = std::move(there)};
+}
+
+Status log_rename(Volume& volume, Turn& turn, const RenameParts& parts, const char* source_name,
+                  const char* target_name, bool exchange) {
+    TS_ASSIGN(const FileTime source_mtime, mtime_now(parts.source.fd()));
+    TS_ASSIGN(const FileTime target_mtime, mtime_now(parts.target.fd()));
+    turn.append(RenameOp{.object = parts.object.inode->id,
+                         .source_parent = parts.source.inode->id,
+                         .source_name = source_name,
+                         .target_parent = parts.target.inode->id,
+                         .target_name = target_name,
+                         .replaced = parts.replaced ? parts.replaced->inode->id : kNoObject,
+                         .exchange = static_cast<std::uint8_t>(exchange ? 1 : 0),
+                         .source_mtime = source_mtime,
+                         .target_mtime = target_mtime});
+    if (parts.replaced && !exchange) name_lost(volume, *parts.replaced);
+    return {};
+}
+
+}  // namespace
+
+Answered make_link(Volume& volume, Turn& turn, const Request& request, ObjectId object_id,
+                   ObjectId parent_id, const char* name) {
+    if (volume.journal.failure() != 0) return plain(EROFS);
+    const std::string_view entry{name};
+    if (entry.size() > NAME_MAX) return plain(ENAMETOOLONG);
+    if (!turn.take_credit(max_encoded_size(entry.size()))) return plain(Ending::no_credit());
+    Found found{.inode = volume.inodes.find(object_id), .attributes = {}};
+    if (!found.inode) return plain(ESTALE);
+    TS_ASSIGN(const Parent parent, open_parent(volume, turn, parent_id, name));
+    if (found.inode->directory != parent.inode->directory) return plain(EXDEV);
+    TS_ASSIGN(const Lease object, volume.lease(*found.inode));
+
+    Change change{volume, turn};
+    const Ending begun = change.begin({parent.inode.get(), found.inode.get()});
+    if (!begun.is_done()) return plain(begun);
+    if (!volume.told(*parent.inode)) return plain(Ending::busy());
+    tell_walker(volume, found);
+    change.note(*parent.inode, entry).note(*found.inode).noted();
+    act_as(request.caller);
+    if (::linkat(object.fd(), "", parent.fd(), name, AT_EMPTY_PATH) != 0) return plain(errno);
+    change.acted();
+    TS_ASSIGN(const FileTime parent_mtime, mtime_now(parent.fd()));
+    if (const int error = stat_object(object.fd(), found.attributes)) return plain(error);
+    // One that was not told keeps that: the walker will find it here, too.
+    turn.append(LinkOp{.object = found.inode->id,
+                       .parent = parent.inode->id,
+                       .name = entry,
+                       .parent_mtime = parent_mtime});
+    change.logged();
+    return Answer{Answer::Entry{.inode = std::move(found.inode), .attributes = found.attributes}};
+}
+
+Answered remove_name(Volume& volume, Turn& turn, const Request& /*request*/, ObjectId parent_id,
+                     const char* name, Removed what) {
+    if (volume.journal.failure() != 0) return plain(EROFS);
+    const std::string_view entry{name};
+    if (entry.size() > NAME_MAX) return plain(ENAMETOOLONG);
+    if (!turn.take_credit(max_encoded_size(entry.size()))) return plain(Ending::no_credit());
+    TS_ASSIGN(const Parent parent, open_parent(volume, turn, parent_id, name));
+    TS_ASSIGN(const Found found, identify_entry(volume, *parent.inode, name));
+
+    Change change{volume, turn};
+    const Ending begun = change.begin({parent.inode.get(), found.inode.get()});
+    if (!begun.is_done()) return plain(begun);
+    if (!volume.told(*parent.inode)) return plain(Ending::busy());
+    if (!turn.may_wait() && loses_last_name(found) && found.attributes.stx_size > kLargeFileBytes)
+        return plain(Ending::busy());
+    TS_TRY(keep_usable(volume, found, *parent.inode, parent.fd(), name));
+    change.note(*parent.inode, entry).note(*found.inode).noted();
+    if (::unlinkat(parent.fd(), name, what == Removed::kDirectory ? AT_REMOVEDIR : 0) != 0) {
+        const int error = errno;
+        volume.descriptors.unpin(*found.inode);
+        if (found.inode->orphaned.exchange(false)) remove_orphan(volume, *found.inode);
+        return plain(error);
+    }
+    change.acted();
+    TS_ASSIGN(const FileTime parent_mtime, mtime_now(parent.fd()));
+    turn.append(UnlinkOp{.object = found.inode->id,
+                         .parent = parent.inode->id,
+                         .name = entry,
+                         .parent_mtime = parent_mtime});
+    name_lost(volume, found);
+    change.logged();
+    return nothing();
+}
+
+Answered rename_entry(Volume& volume, Turn& turn, const Request& /*request*/,
+                      ObjectId source_parent, const char* source_name, ObjectId target_parent,
+                      const char* target_name, unsigned flags) {
+    if ((flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0)
+        return plain(EINVAL);
+    const bool exchange = (flags & RENAME_EXCHANGE) != 0;
+    const std::string_view from{source_name};
+    const std::string_view to{target_name};
+    if (from.size() > NAME_MAX || to.size() > NAME_MAX) return plain(ENAMETOOLONG);
+    if (volume.journal.failure() != 0) return plain(EROFS);
+    if (!turn.take_credit(max_encoded_size(from.size() + to.size())))
+        return plain(Ending::no_credit());
+    TS_ASSIGN(const RenameParts parts, find_rename(volume, turn, source_parent, source_name,
+                                                   target_parent, target_name, flags));
+    const RenameParts& at = parts;
+    Inode* const replaced = at.replaced ? at.replaced->inode.get() : nullptr;
+    if (exchange && replaced == nullptr) return plain(ENOENT);
+    if (replaced == at.object.inode.get()) return nothing();  // two names of one object: stays so
+
+    Change change{volume, turn};
+    const Ending begun = change.begin(
+        {at.source.inode.get(), at.target.inode.get(), at.object.inode.get(), replaced});
+    if (!begun.is_done()) return plain(begun);
+    if (!volume.told(*at.source.inode) || !volume.told(*at.target.inode) ||
+        !volume.told(*at.object.inode))
+        return plain(Ending::busy());
+    tell_walker(volume, at.object);
+    if (exchange) tell_walker(volume, *at.replaced);
+    if (replaced != nullptr && !exchange)
+        TS_TRY(keep_usable(volume, *at.replaced, *at.target.inode, at.target.fd(), target_name));
+    change.note(*at.source.inode, from).note(*at.target.inode, to).note(*at.object.inode);
+    if (replaced != nullptr) change.note(*replaced);
+    change.noted();
+    if (::renameat2(at.source.fd(), source_name, at.target.fd(), target_name, flags) != 0) {
+        const int error = errno;
+        if (replaced != nullptr && !exchange) {
+            volume.descriptors.unpin(*replaced);
+            if (replaced->orphaned.exchange(false)) remove_orphan(volume, *replaced);
+        }
+        return plain(error);
+    }
+    change.acted();
+    TS_TRY(log_rename(volume, turn, at, source_name, target_name, exchange));
+    change.logged();
+    return nothing();
+}
+
+}  // namespace twinspool

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "journal/apply.h"
+
+#include "journal/apply_run.h"
+#include "journal/fault.h"
+
+namespace twinspool {
+
+Result<ApplyCounters> apply(const Delta& delta, Tree& tree, ObjectIndex& index) {
+    ApplyRun run{delta, tree, index};
+    TS_FAULT(applier_begin);
+    TS_TRY(run.place_entries());
+    TS_FAULT(applier_placed);
+    TS_TRY(run.remove_entries());
+    TS_FAULT(applier_removed);
+    TS_TRY(run.change_contents());
+    TS_FAULT(applier_contents);
+    TS_TRY(run.set_attributes());
+    TS_TRY(run.empty_staging());
+    TS_TRY(run.forget_the_gone());
+    TS_TRY(run.set_directory_times());
+    return run.counters();
+}
+
+}  // namespace twinspool

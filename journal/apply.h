@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Apply: moves a tree to the state that a delta says, whatever part of it is so already.
+//
+// The tree must be in the state of the index (where the delta's range begins), or in any state that
+// an interrupted apply of a delta from the same beginning, of the same or a shorter range, left. The
+// index is changed, not committed; after an error its changes must be dropped. Nothing is synced.
+// Order: entries are placed (what stands in the way is set aside, not destroyed, if it is wanted
+// elsewhere), then names are removed, then contents, then attributes; the mtimes of directories last,
+// because all the rest changes them.
+// One thread. Called by replicator/applier; made so that recovery of the primary can call it too.
+#pragma once
+
+#include <cstdint>
+
+#include "journal/delta.h"
+#include "journal/result.h"
+#include "journal/tree.h"
+
+namespace twinspool {
+
+struct ApplyCounters {
+    std::uint64_t made = 0;     // objects
+    std::uint64_t placed = 0;   // entries of objects that were there, linked or moved
+    std::uint64_t removed = 0;  // entries
+    std::uint64_t parked = 0;   // objects without a name, that may be told of later
+    std::uint64_t written = 0;  // files whose content changed
+    std::uint64_t elided = 0;   // objects made and gone within the range
+};
+
+// EUCLEAN: the delta and the tree do not belong together: says which object, operation and Lsn.
+Result<ApplyCounters> apply(const Delta& delta, Tree& tree, ObjectIndex& index);
+
+}  // namespace twinspool

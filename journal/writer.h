@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writer: the one thread that owns the journal's ring. It seals the frame that is being filled as
+// soon as no frame is in flight and somebody waits (or the slot is full, or `linger` has passed),
+// writes it to the segment and offers the same bytes to the links at the same time.
+//
+// Invariants: at most one frame is in flight, so frames become durable in order; a frame is whole in
+// the tail before it is submitted, and stays there until it is durable; the raw records are freed
+// only then. Threads: start/stop by the owner; push/attach/detach any; the rest is its own.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "journal/commit.h"
+#include "journal/filling.h"
+#include "journal/frame.h"
+#include "journal/journal.h"
+#include "journal/segment.h"
+#include "journal/uring.h"
+
+namespace twinspool {
+
+// The segments in use, oldest first, with the first Lsn of each. Any thread.
+class SegmentLedger {
+   public:
+    void add(SegmentNumber number, Lsn first);
+    [[nodiscard]] Lsn oldest() const;
+    // Removes from the ledger, and returns, those that hold nothing from `keep_from` on. Never the newest.
+    std::vector<SegmentNumber> take_below(Lsn keep_from);
+
+   private:
+    struct Entry {
+        SegmentNumber number;
+        Lsn first;
+    };
+    mutable std::mutex mutex_;
+    std::vector<Entry> entries_;
+};
+
+// What every frame header says; changed by others while the writer runs.
+struct WriterStamp {
+    std::atomic<std::uint64_t> checkpoint{0};
+    std::atomic<std::uint32_t> generation{0};
+    std::atomic<std::uint32_t> seeded{0};
+};
+
+class Writer final : public Commit::Observer {
+   public:
+    struct Start {
+        Position end;
+        FramePlace next;
+        Epoch epoch;
+        std::uint64_t volume = 0;
+        Nanoseconds linger{};
+    };
+    Writer(TailLayout& tail, Filling& filling, Commit& commit, SegmentFolder& folder,
+           SegmentLedger& ledger, const WriterStamp& stamp);
+    ~Writer() override;
+
+    Status start(const Start& start);
+    // Everything appended is durable (or has failed) when it returns; the thread has ended.
+    void stop();
+    void push();
+    void grew(Filling::Grew grew);
+    void attach(FrameSink& sink);
+    void detach(FrameSink& sink);
+    [[nodiscard]] std::uint64_t frames() const { return frames_.load(std::memory_order_relaxed); }
+
+   private:
+    using Clock = std::chrono::steady_clock;
+    void wanted_rose() override;
+    void run();
+    [[nodiscard]] bool should_seal();
+    [[nodiscard]] std::optional<Nanoseconds> patience() const;
+    [[nodiscard]] int free_slot() const;
+    Status seal(std::uint32_t slot);
+    Status make_room(std::size_t blocks);
+    void completed(const Uring::Completion& completion);
+    void fail(const Error& error);
+
+    TailLayout& tail_;
+    Filling& filling_;
+    Commit& commit_;
+    SegmentFolder& folder_;
+    SegmentLedger& ledger_;
+    const WriterStamp& stamp_;
+    Start at_;
+    std::unique_ptr<Uring> ring_;
+    std::optional<Segment> segment_;
+    // Of each sealed slot: in use until the local write is complete and the links have let go.
+    std::array<std::weak_ptr<const SealedFrame>, kSealedSlots> pins_;
+    std::shared_ptr<const SealedFrame> in_flight_;
+    Lsn sealed_;
+    std::optional<Clock::time_point> linger_until_;
+    std::atomic<bool> pushed_{false};
+    std::atomic<bool> asleep_{false};
+    std::atomic<bool> stopping_{false};
+    std::atomic<std::uint64_t> frames_{0};
+    std::mutex sinks_mutex_;  // protects sinks_; held while they are offered a frame
+    std::vector<FrameSink*> sinks_;
+    std::thread thread_;
+};
+
+}  // namespace twinspool

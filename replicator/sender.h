@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sender: the primary's end of the link to one standby. Keeps the standby process alive, agrees with
+// it where to go on, streams frames (those just sealed from memory, older ones from the segments),
+// hears acks and moves the standby's watermark in journal/commit.
+//
+// Going alone is a step of its own: when the standby has been away for `standby_timeout`, the record
+// "alone since" is made durable here, and only then commits stop waiting for it.
+//
+// Threads: `runner_` connects and sends, `watcher_` keeps the time, one more receives while connected;
+// offer() comes from the journal's writer. Lock: `mutex_` protects the state below it; the commit's
+// lock may be held when it is taken (observers), so no call into Commit is made while holding it.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "journal/commit.h"
+#include "journal/cursor.h"
+#include "journal/journal.h"
+#include "replicator/link.h"
+#include "replicator/local.h"
+#include "replicator/outstanding.h"
+#include "replicator/wire.h"
+
+namespace twinspool {
+
+struct SenderOptions {
+    std::uint32_t index = 0;  // place in the configuration
+    std::string target;       // for people
+    StandbyProcess::Command command;
+    std::string journal_directory;
+    std::uint64_t volume = 0;
+    std::uint64_t segment_bytes = 0;
+    Nanoseconds standby_timeout{};
+    // The standby begins with nothing: everything has to be told again, from the records that are
+    // appended after this call on. Called on the runner's thread, before the standby gets a frame.
+    std::function<void()> start_over;
+};
+
+struct StandbyStatus {
+    LinkState state{};
+    std::string target;
+    bool connected = false;
+    pid_t pid = 0;
+    Lsn durable;
+    Lsn applied;
+    std::uint64_t lag_records = 0;
+    std::uint64_t lag_bytes = 0;
+    double lag_seconds = 0;
+    std::uint64_t sent_records = 0;
+    std::uint64_t sent_bytes = 0;
+    std::string trouble;  // why it cannot apply, or why there is no connection; empty if all is well
+    bool cannot_apply = false;
+};
+
+class Sender final : public FrameSink, public Commit::Observer {
+   public:
+    Sender(SenderOptions options, Journal& journal);
+    ~Sender() override;
+
+    void start();
+    // Closes the link; the standby applies what is committed and ends (killed if it does not).
+    void stop();
+
+    // Whether the standby has been reached, waiting at most this long for the first time.
+    [[nodiscard]] bool wait_reached(Nanoseconds timeout);
+    // Whether it has applied up to lsn, asking it to hurry. EIO with its words: it cannot apply.
+    Result<bool> wait_applied(Lsn lsn, Nanoseconds timeout);
+    [[nodiscard]] StandbyStatus status() const;
+    // The first Lsn that the standby still needs from the journal here.
+    [[nodiscard]] Lsn needs_from() const;
+    // journal_limit is reached: what it has not got is not kept for it any longer.
+    void give_up_catching_up();
+
+   private:
+    using Clock = std::chrono::steady_clock;
+    static constexpr std::size_t kQueuedFrames = 4;  // pinned in the tail for us, at most
+
+    void offer(const std::shared_ptr<const SealedFrame>& frame) override;
+    void local_rose() override;
+
+    void run();
+    void watch();
+    Status session();
+    Status connect();
+    Status handshake();
+    Result<Lsn> agree(const Hello& hello);
+    Result<bool> holds(const Position& position);
+    Status stream();
+    [[nodiscard]] bool something_to_send() const;
+    Status send_queued(std::unique_lock<std::mutex>& lock);
+    Status send_frame(Bytes bytes);
+    Status send_from_segments(Lsn until);
+    Status send_small(Lsn hurry);
+    void receive();
+    void heard(const Ack& ack);
+    void catch_up(Lsn durable);
+    void heard_trouble(std::string_view text);
+    void disconnected(const Error& why);
+    void go_alone();
+    void count_it_or_not();
+    void move_to(LinkState state);
+
+    const SenderOptions options_;
+    Journal& journal_;
+
+    std::mutex count_mutex_;  // one count_it_or_not() at a time; taken before mutex_
+    mutable std::mutex mutex_;
+    mutable std::condition_variable changed_;
+    LinkState state_ = LinkState::kConnecting;
+    std::shared_ptr<Transport> transport_;
+    std::optional<StandbyProcess> process_;
+    std::deque<std::shared_ptr<const SealedFrame>> queue_;
+    bool queueing_ = false;    // what is sealed is queued; otherwise it will be read from the segments
+    bool streaming_ = false;
+    bool reached_ = false;     // once at least
+    bool stopping_ = false;
+    Lsn durable_;
+    Lsn applied_;
+    Lsn in_sync_from_;  // catching up ends here
+    Lsn hurry_;
+    Lsn hurried_;
+    std::optional<Clock::time_point> unanswered_since_;
+    Clock::time_point lost_since_;
+    Clock::time_point last_sent_;
+    Outstanding outstanding_;
+    std::uint64_t sent_records_ = 0;
+    std::uint64_t sent_bytes_ = 0;
+    std::string trouble_;
+    bool cannot_apply_ = false;
+    bool waited_for_ = true;   // commits count it (or would, in mode async)
+    bool keep_for_it_ = true;  // segments it still needs are kept
+
+    // runner's own
+    std::optional<Cursor> cursor_;
+    Lsn announced_;  // committed, as far as the standby has been told
+    int attempts_ = 0;
+    std::atomic<std::uint64_t> next_{1};  // first Lsn not sent; local_rose() looks at it
+
+    std::thread runner_;
+    std::thread watcher_;
+};
+
+}  // namespace twinspool

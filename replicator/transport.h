@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// Transport: an ordered, reliable stream of bytes between a primary and one standby. Two models: a
+// socketpair to a local process (local.h), and later TCP with TLS. One thread receives at a time, and
+// one sends; shutdown() may be called by any and makes both return.
+#pragma once
+
+#include <span>
+
+#include "journal/op.h"
+#include "journal/result.h"
+
+namespace twinspool {
+
+class Transport {
+   public:
+    virtual ~Transport() = default;
+    // All of the two pieces, one after the other. EPIPE: the other side is gone.
+    virtual Status send(Bytes head, Bytes body) = 0;
+    // Fills `out`. ECONNRESET: the other side is gone; ETIMEDOUT never (see shutdown()).
+    virtual Status receive(std::span<std::byte> out) = 0;
+    virtual void shutdown() = 0;
+};
+
+}  // namespace twinspool

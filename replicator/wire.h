@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Wire: the messages of a link. A 16-byte header, then a body of a fixed shape, a frame, or a text.
+// Little-endian, fixed width. The standby speaks first (Hello), the primary answers Welcome or Refuse;
+// then Frame, Committed, Hurry and Heartbeat go one way and Ack and Trouble the other.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "journal/format.h"
+#include "journal/op.h"
+#include "journal/result.h"
+#include "replicator/transport.h"
+
+namespace twinspool {
+
+inline constexpr std::uint32_t kWireMagic = 0x4C505354;  // "TSPL"
+inline constexpr std::uint16_t kWireVersion = 1;
+inline constexpr std::size_t kMaxBodyBytes = kMaxFrameBytes;
+inline constexpr std::size_t kMaxTextBytes = 1024;
+
+enum class MessageType : std::uint16_t {
+    kHello = 1,      // standby → primary: who I am and what I have
+    kWelcome = 2,    // primary → standby: where we go on
+    kRefuse = 3,     // either: a text, why not; the link ends
+    kFrame = 4,      // primary → standby: a frame, as it stands in the segment
+    kCommitted = 5,  // primary → standby: durable everywhere up to here, when no frame follows to say so
+    kHurry = 6,      // primary → standby: somebody waits for this Lsn to be applied
+    kHeartbeat = 7,  // primary → standby: answer with an Ack
+    kAck = 8,        // standby → primary: received, durable, applied
+    kTrouble = 9,    // standby → primary: a text: applying has stopped, and why (empty: goes on again)
+};
+
+struct MessageHeader {
+    std::uint32_t magic;    // 0
+    std::uint16_t version;  // 4
+    std::uint16_t type;     // 6
+    std::uint32_t size;     // 8  of the body
+    std::uint32_t reserved; // 12
+};
+static_assert(sizeof(MessageHeader) == 16);
+
+struct Hello {
+    std::uint64_t volume;       // 0
+    std::uint64_t end_lsn;      // 8   last durable record; 0: an empty store
+    std::uint64_t end_chain;    // 16
+    std::uint64_t applied_lsn;  // 24
+    std::uint64_t committed;    // 32  as far as the standby knows
+    std::uint32_t seeded;       // 40  generation whose seed has been applied completely; 0: none
+    std::uint32_t reserved;     // 44
+};
+static_assert(sizeof(Hello) == 48);
+
+struct Welcome {
+    std::uint64_t volume;      // 0
+    std::uint64_t start_lsn;   // 8   the next frame begins with this record
+    std::uint64_t previous;    // 16  chain before it
+    std::uint64_t segment;     // 24  where that frame stands
+    std::uint32_t start_over;  // 32  1: empty the store first
+    std::uint32_t reserved;    // 36
+    std::uint64_t segment_bytes;  // 40
+};
+static_assert(sizeof(Welcome) == 48);
+
+struct LsnMessage {  // Committed, Hurry
+    std::uint64_t lsn;
+};
+
+struct Ack {
+    std::uint64_t received;  // 0
+    std::uint64_t durable;   // 8
+    std::uint64_t applied;   // 16
+    std::uint64_t chain;     // 24  at `durable`
+};
+static_assert(sizeof(Ack) == 32);
+
+struct Message {
+    MessageType type{};
+    std::vector<std::byte> body;
+    [[nodiscard]] std::string_view text() const {
+        return {reinterpret_cast<const char*>(body.data()), body.size()};
+    }
+};
+
+Status send_message(Transport& transport, MessageType type, Bytes body);
+template <typename Body>
+Status send_body(Transport& transport, MessageType type, const Body& body) {
+    return send_message(transport, type, std::as_bytes(std::span{&body, 1}));
+}
+Status send_text(Transport& transport, MessageType type, std::string_view text);
+
+// The next message, into `message` (whose memory is used again). EBADMSG: not ours, or beyond bounds.
+Status receive_message(Transport& transport, Message& message);
+// Checks a header as it came. Used by receive_message() and by the fuzz target.
+Result<MessageHeader> check_message_header(Bytes bytes);
+
+// The body of a fixed shape. EBADMSG if the message is of another type or size.
+template <typename Body>
+Result<Body> body_of(const Message& message, MessageType type) {
+    if (message.type != type || message.body.size() != sizeof(Body))
+        return make_error(EBADMSG, "understand the other side: message {} of {} bytes",
+                          static_cast<int>(message.type), message.body.size());
+    Body body;
+    std::memcpy(&body, message.body.data(), sizeof body);
+    return body;
+}
+
+}  // namespace twinspool

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Dovecot on the overlay: what LMTP acknowledged, IMAP gives, from either tree, whatever was
+killed.
+"""
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import time
+
+import pytest
+from dovecot import OWNER, Deliveries, Dovecot
+
+USERS = ["anna", "bert", "carl"]
+FORMS = ["maildir", "mdbox"]
+
+
+@pytest.fixture
+def spool(make_volume):
+    volume = make_volume()
+    shutil.chown(volume.dir, OWNER, OWNER)
+    return volume.start()
+
+
+def mailboxes(dovecot):
+    """Number of each message → how often it is in the mailboxes; each is checked to be whole."""
+    found = {}
+    for user in USERS:
+        for number, times in dovecot.messages(user).items():
+            found[number] = found.get(number, 0) + times
+    return found
+
+
+@contextlib.contextmanager
+def on_a_copy_of_the_replica(volume, form):
+    """The standby's tree is plain files that a mail server can run on; a copy, because Dovecot
+    writes.
+    """
+    copy = volume.base / f"copy{time.monotonic_ns()}"
+    subprocess.run(["cp", "-a", volume.replica(), copy], check=True)
+    with Dovecot(volume.base / f"{copy.name}.dovecot", copy, form) as dovecot:
+        yield dovecot
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_message_comes_out_as_it_went_in(spool, form):
+    with Dovecot(spool.base / "dovecot", spool.dir, form) as dovecot:
+        deliveries = Deliveries(dovecot, USERS, range(300)).run()
+        assert not deliveries.refused
+        assert mailboxes(dovecot) == dict.fromkeys(range(300), 1)
+        with dovecot.mailbox(USERS[0]) as imap:
+            imap.store("1:50", "+FLAGS", r"(\Deleted)")
+            imap.expunge()
+            imap.store("1:*", "+FLAGS", r"(\Seen)")
+    spool.assert_equal()
+    spool.down()
+    assert spool.compare() == []
+    with on_a_copy_of_the_replica(spool, form) as dovecot:
+        assert len(mailboxes(dovecot)) == 250
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_no_message_is_lost_when_the_primary_is_killed(spool, form):
+    chance, begin = random.Random(form), 0
+    acknowledged, possible = set(), set()
+    for _ in range(4):
+        numbers = range(begin, begin + 3000)
+        begin += 3000
+        with Dovecot(spool.base / f"dovecot{begin}", spool.dir, form) as dovecot:
+            deliveries = Deliveries(dovecot, USERS, numbers).start()
+            time.sleep(0.3 + chance.random())
+            chance.choice((spool.kill_primary, spool.kill_all))()
+            deliveries.waiting = iter(())
+            deliveries.join(60)
+        acknowledged |= deliveries.acknowledged.keys()
+        possible |= {number for number, _, _ in deliveries.refused} | acknowledged
+        spool.up()
+        with Dovecot(spool.base / f"dovecot{begin}after", spool.dir, form) as dovecot:
+            found = mailboxes(dovecot)
+        assert acknowledged <= found.keys(), f"lost: {sorted(acknowledged - found.keys())[:20]}"
+        assert found.keys() <= possible
+        spool.wait("in-sync")
+        spool.assert_equal()
+    assert len(acknowledged) > 100
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_message_acknowledged_is_on_the_standby_when_all_is_dead(spool, form):
+    with Dovecot(spool.base / "dovecot", spool.dir, form) as dovecot:
+        deliveries = Deliveries(dovecot, USERS, range(5000)).start()
+        time.sleep(1.5)
+        spool.kill_all()
+        deliveries.waiting = iter(())
+        deliveries.join(60)
+    assert deliveries.acknowledged
+    spool.run("standby", spool.name, "--once", "--tail")
+    with on_a_copy_of_the_replica(spool, form) as dovecot:
+        assert deliveries.acknowledged.keys() <= mailboxes(dovecot).keys()
+    spool.up()
+    spool.wait("in-sync")
+    spool.assert_equal()
+
+
+def test_deliveries_go_on_while_the_standby_is_killed(spool):
+    with Dovecot(spool.base / "dovecot", spool.dir) as dovecot:
+        deliveries = Deliveries(dovecot, USERS, range(600)).start()
+        while any(thread.is_alive() for thread in deliveries.threads):
+            time.sleep(0.4)
+            os.kill(
+                spool.wait_until(lambda status: status["standbys"][0]["pid"], "a standby")[
+                    "standbys"
+                ][0]["pid"],
+                9,
+            )
+        assert len(deliveries.acknowledged) == 600 and not deliveries.refused
+        assert mailboxes(dovecot) == dict.fromkeys(range(600), 1)
+    spool.wait("in-sync")
+    spool.assert_equal()

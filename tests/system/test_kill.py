@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SIGKILL of the primary, the standby or both, at random moments and at every fault point, under
+load.
+
+Afterwards nothing that a program was told is lost, synced or not, and the trees are equal.
+"""
+import os
+import random
+import signal
+import subprocess
+import time
+
+import machine
+import pytest
+import volume as volumes
+from load import Call, Load
+
+SECONDS = float(os.environ.get("TWINSPOOL_KILL_SECONDS", "90"))
+SEED = os.environ.get("TWINSPOOL_SEED") or str(random.randrange(10**9))
+
+
+def fault_points():
+    """What the test build lists; known when the tests are collected, so that each is a test."""
+    try:
+        listed = subprocess.run([volumes.PROGRAM, "--fault-points"], capture_output=True, text=True)
+    except OSError:
+        return []
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
+@pytest.fixture(scope="module")
+def shared(make_shared_volume, fresh):
+    """One volume for all rounds, so that each also begins with what the one before left."""
+    # Often a new segment, often a checkpoint: what is rare in life shall not be rare here.
+    volume = make_shared_volume(standby_timeout="2s", checkpoint_every="300ms").start()
+    print(f"TWINSPOOL_SEED={SEED}")
+    yield volume, Load(volume, fresh(), SEED)
+    volume.up(check=(0, 3))
+    volume.wait("in-sync")
+    volume.down()
+    assert volume.compare() == []
+
+
+def recover(volume, load):
+    load.join()
+    volume.up()
+    load.settle()
+    volume.wait("in-sync")
+    volume.assert_equal()
+
+
+@pytest.mark.slow
+@pytest.mark.limit(SECONDS + 120)
+def test_killed_at_random_moments(shared):
+    volume, load = shared
+    chance = random.Random(SEED)
+    end, rounds = time.monotonic() + SECONDS, 0
+    volume.up(check=(0, 3))
+    while time.monotonic() < end:
+        rounds += 1
+        load.start()
+        time.sleep(chance.choice((0.02, 0.1, 0.5, 1.5)) * chance.random())
+        victim = chance.choice(("primary", "standby", "both", "up", "twice"))
+        print(
+            f"TWINSPOOL_SEED={SEED} round {rounds}: {victim} after {load.steps} operations",
+            flush=True,
+        )
+        if victim == "standby":
+            volume.kill_standby()
+            time.sleep(0.3 * chance.random())
+            load.stop()
+            load.settle()
+            volume.wait("in-sync")
+            volume.assert_equal()
+            continue
+        if victim == "primary":
+            volume.kill_primary()
+        else:
+            volume.kill_all()
+        for _ in range({"up": 1, "twice": 3}.get(victim, 0)):
+            call = Call(lambda: volume.up(check=None))
+            time.sleep(0.4 * chance.random())
+            machine.kill(*volume.processes())
+            call.join(30)
+        recover(volume, load)
+    print(f"{rounds} rounds")
+    assert rounds >= 10
+
+
+def test_fault_points_are_listed(program):
+    assert fault_points(), "a test build lists its fault points"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", fault_points())
+def test_killed_at_the_fault_point(shared, name):
+    volume, load = shared
+    chance = random.Random(f"{SEED}.{name}")
+    reached = False
+    for nth in (1, chance.randrange(2, 20)):
+        prepare(volume, load, name, nth)
+        volume.up(check=None, fault=f"{name}:{nth}")
+        died = run_into(volume, load, name, seconds=4)
+        reached = reached or died
+        print(
+            f"TWINSPOOL_SEED={SEED} {name}:{nth}: {'died' if died else 'not reached'} after {load.steps} operations"
+        )
+        volume.kill_all()
+        recover(volume, load)
+    assert reached, f"nothing reaches the fault point {name}"
+
+
+def prepare(volume, load, name, nth):
+    """Leaves what the next `up` has work with: a journal to recover, changes underneath, and for
+    the walker a standby that has to be seeded.
+    """
+    volume.up(check=(0, 3))
+    if name.startswith("walker"):
+        volume.down()
+        volume.standby.rename(volume.base / f"standby before {name}{nth}")
+        volume.standby.mkdir()
+        volume.up()
+    load.start()
+    time.sleep(0.1)
+    volume.kill_all()
+    load.join()
+    for number in range(30):
+        (volume.backing() / f"underneath{number}").write_text(f"{name} {nth}")
+
+
+def run_into(volume, load, name, seconds):
+    """Load, then `down`, until a process of the volume has died."""
+    if not volume.processes():
+        return True
+    before = {volume.primary_pid, volume.standby_pid} - {None, 0}
+    load.settle()
+    load.start()
+    if name.startswith("alone"):
+        os.kill(volume.standby_pid, signal.SIGSTOP)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not all(map(machine.alive, before)):
+            return True
+        time.sleep(0.05)
+    load.stop()
+    volume.down(check=None, timeout=60)
+    return "SIGKILL" in volume.log()

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/cli.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+#include "journal/fault.h"
+#include "tools/commands.h"
+#include "tools/launch.h"
+
+namespace twinspool {
+namespace {
+
+constexpr const char* kVolumeHelp = "Name of the volume";
+
+// Everything that can be written on the command line, and the command that was chosen.
+struct CommandLine {
+    CreateArguments create;
+    std::string volume;
+    UpArguments up;
+    StatusArguments status;
+    std::string status_volume;
+    WaitArguments wait;
+    StandbyArguments standby;
+    std::vector<std::string> files;
+    DaemonArguments daemon;
+    std::function<Outcome<ExitCode>()> chosen;
+};
+
+CLI::App* command(CLI::App& app, CommandLine& line, const char* name, const char* help,
+                  const char* example, std::function<Outcome<ExitCode>()> run) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    if (*example != '\0') sub->footer(std::string{"Example:\n  "} + example);
+    sub->callback([&line, run = std::move(run)] { line.chosen = run; });
+    return sub;
+}
+
+void add_lifecycle(CLI::App& app, CommandLine& line) {
+    CLI::App* create = command(
+        app, line, "create", "Makes a volume: writes its configuration",
+        "twinspool create mail --dir /var/spool/mail --standby /mnt/standby/mail",
+        [&line] { return run_create(line.create); });
+    create->add_option("VOLUME", line.create.volume, kVolumeHelp)->required();
+    create->add_option("--dir", line.create.directories, "A directory of the volume; may be repeated")
+        ->required()
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->type_name("PATH");
+    create->add_option("--standby", line.create.standby, "Directory on another disk for the copy")
+        ->required()
+        ->type_name("PATH");
+    create->add_option("--mode", line.create.mode,
+                       "When calls wait for both copies: fsync, every or async")
+        ->capture_default_str()
+        ->type_name("MODE");
+
+    command(app, line, "remove", "Forgets a volume that is down; both trees are left as they are",
+            "twinspool remove mail", [&line] { return run_remove(line.volume); })
+        ->add_option("VOLUME", line.volume, kVolumeHelp)
+        ->required();
+
+    CLI::App* up = command(app, line, "up", "Mounts the overlay over the volume's directories",
+                           "twinspool up mail", [&line] { return run_up(line.up); });
+    up->add_option("VOLUME", line.up.volume, kVolumeHelp)->required();
+    up->add_flag("--foreground", line.up.foreground, "Stay until the volume goes down");
+    up->add_flag("--force", line.up.force,
+                 "Even if programs use the directories or cannot see the mount");
+
+    command(app, line, "down", "Flushes, waits for the standby, unmounts", "twinspool down mail",
+            [&line] { return run_down(line.volume); })
+        ->add_option("VOLUME", line.volume, kVolumeHelp)
+        ->required();
+}
+
+void add_observation(CLI::App& app, CommandLine& line) {
+    CLI::App* status =
+        command(app, line, "status", "Shows how volumes are; exit code 0 if all are in sync, 3 if not",
+                "twinspool status mail --json", [&line] {
+                    if (!line.status_volume.empty()) line.status.volume = line.status_volume;
+                    return run_status(line.status);
+                });
+    status->add_option("VOLUME", line.status_volume, "Name of the volume; all if left out");
+    status->add_flag("--json", line.status.json, "For programs");
+    status->add_flag("--watch", line.status.watch, "Shows it again every second");
+
+    CLI::App* wait = command(app, line, "wait",
+                             "Waits until everything written before now is safe on the standby",
+                             "twinspool wait mail --for applied --timeout 300",
+                             [&line] { return run_wait(line.wait); });
+    wait->add_option("VOLUME", line.wait.volume, kVolumeHelp)->required();
+    wait->add_option("--for", line.wait.goal,
+                     "durable: in both journals; applied: in the replica tree; in-sync: the state")
+        ->required()
+        ->check(CLI::IsMember({"durable", "applied", "in-sync"}));
+    wait->add_option("--timeout", line.wait.timeout, "Seconds; exit code 3 when they are over")
+        ->capture_default_str();
+}
+
+void add_tools(CLI::App& app, CommandLine& line) {
+    CLI::App* standby =
+        command(app, line, "standby", "Works on the standby of a volume that is down",
+                "twinspool standby mail --once", [&line] { return run_standby(line.standby); });
+    standby->add_option("VOLUME", line.standby.volume, kVolumeHelp)->required();
+    standby->add_flag("--once", line.standby.once,
+                      "Recover it, apply what is committed, and end")
+        ->required();
+    standby->add_flag("--tail", line.standby.tail,
+                      "Apply also what is durable there beyond that, as a promotion would");
+
+    CLI::App* journal = app.add_subcommand("journal", "Looks into the journal");
+    journal->require_subcommand(1);
+    command(*journal, line, "dump", "Prints the records of segments",
+            "twinspool journal dump /var/lib/twinspool/mail/journal/*.seg",
+            [&line] { return run_journal_dump(line.files); })
+        ->add_option("FILE", line.files, "Segment files")
+        ->required();
+}
+
+void add_hidden(CLI::App& app, CommandLine& line) {
+    CLI::App* daemon = command(app, line, kDaemonCommand, "The daemon of a volume; started by up", "",
+                               [&line] { return run_daemon(line.daemon); });
+    daemon->group("");
+    daemon->add_option("VOLUME", line.daemon.volume)->required();
+    daemon->add_option("--ready-fd", line.daemon.ready_fd)->required();
+    CLI::App* standby = command(app, line, kStandbyProcessCommand, "The standby; started by the daemon",
+                                "", [&line] { return run_standby_process(line.volume); });
+    standby->group("");
+    standby->add_option("VOLUME", line.volume)->required();
+}
+
+int finish(const Outcome<ExitCode>& outcome) {
+    if (outcome.ok()) return static_cast<int>(outcome.value());
+    print_error(outcome.error().sentence);
+    return static_cast<int>(outcome.error().code);
+}
+
+// CLI11 complains with exceptions; they end here.
+int parse_and_run(CLI::App& app, CommandLine& line, int argc, char** argv) {
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::CallForHelp& help) {
+        return app.exit(help);
+    } catch (const CLI::CallForAllHelp& help) {
+        return app.exit(help);
+    } catch (const CLI::CallForVersion& version) {
+        return app.exit(version);
+    } catch (const CLI::ParseError& error) {
+        print_error(fmt::format("{}; `twinspool --help` and `twinspool COMMAND --help` say more",
+                                error.what()));
+        return static_cast<int>(ExitCode::kUsage);
+    }
+    return finish(line.chosen());
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv) {
+    CLI::App app{"Keeps a live second copy of directories, in order, as mail and databases write them",
+                 "twinspool"};
+    CommandLine line;
+    app.set_version_flag("--version", std::string{"twinspool "} + TWINSPOOL_VERSION);
+    app.footer("Example:\n"
+               "  twinspool create mail --dir /var/spool/mail --standby /mnt/standby/mail\n"
+               "  twinspool up mail\n"
+               "  twinspool status mail\n"
+               "Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 degraded or not current.");
+#ifdef TWINSPOOL_FAULTS
+    app.add_flag_callback(
+        "--fault-points", [&line] { line.chosen = run_fault_points; },
+        "Prints the names for TWINSPOOL_FAULT=name[:nth]");
+    app.require_subcommand(0, 1);
+    line.chosen = [] {
+        return Outcome<ExitCode>{bad_input("give a command; `twinspool --help` lists them")};
+    };
+#else
+    app.require_subcommand(1);
+#endif
+    add_lifecycle(app, line);
+    add_observation(app, line);
+    add_tools(app, line);
+    add_hidden(app, line);
+    return parse_and_run(app, line, argc, argv);
+}
+
+Outcome<ExitCode> run_fault_points() {
+    for (int i = 0; i < fault_count(); ++i)
+        print(fmt::format("{}\n", fault_name(static_cast<FaultPoint>(i))));
+    return ExitCode::kDone;
+}
+
+void print(std::string_view text) {
+    (void)std::fwrite(text.data(), 1, text.size(), stdout);
+    (void)std::fflush(stdout);
+}
+
+void print_error(std::string_view sentence) {
+    (void)std::fprintf(stderr, "twinspool: %.*s\n", static_cast<int>(sentence.size()),
+                       sentence.data());
+}
+
+void print_warning(std::string_view sentence) {
+    print_error(fmt::format("warning: {}", sentence));
+}
+
+Verdict require_root() {
+    if (::geteuid() == 0) return {};
+    return failure("this needs root: it mounts file systems and reads what belongs to others");
+}
+
+}  // namespace twinspool

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// The commands: one function for each, called by the command line with what was written there. Each
+// prints what it has to say and returns the exit code; a Complaint is printed by the caller.
+// Hidden ones run the daemon and the standby process.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "journal/units.h"
+#include "tools/complaint.h"
+
+namespace twinspool {
+
+struct CreateArguments {
+    std::string volume;
+    std::vector<std::string> directories;
+    std::string standby;
+    std::string mode = "fsync";
+};
+Outcome<ExitCode> run_create(const CreateArguments& arguments);
+
+Outcome<ExitCode> run_remove(const std::string& volume);
+
+struct UpArguments {
+    std::string volume;
+    bool foreground = false;
+    bool force = false;
+};
+Outcome<ExitCode> run_up(const UpArguments& arguments);
+
+Outcome<ExitCode> run_down(const std::string& volume);
+
+struct StatusArguments {
+    std::optional<std::string> volume;
+    bool json = false;
+    bool watch = false;
+};
+Outcome<ExitCode> run_status(const StatusArguments& arguments);
+
+struct WaitArguments {
+    std::string volume;
+    std::string goal;
+    std::string timeout = "60";  // seconds, or with a unit
+};
+Outcome<ExitCode> run_wait(const WaitArguments& arguments);
+
+struct StandbyArguments {
+    std::string volume;
+    bool once = false;
+    bool tail = false;
+};
+Outcome<ExitCode> run_standby(const StandbyArguments& arguments);
+
+Outcome<ExitCode> run_journal_dump(const std::vector<std::string>& files);
+
+Outcome<ExitCode> run_fault_points();
+
+struct DaemonArguments {
+    std::string volume;
+    int ready_fd = -1;
+};
+Outcome<ExitCode> run_daemon(const DaemonArguments& arguments);
+
+Outcome<ExitCode> run_standby_process(const std::string& volume);
+
+// Standard output, as it is, at once; and one line on standard error.
+void print(std::string_view text);
+void print_error(std::string_view sentence);
+void print_warning(std::string_view sentence);
+
+Verdict require_root();
+
+}  // namespace twinspool

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// create and remove: a volume begins with its configuration and ends with it.
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tools/admission.h"
+#include "tools/commands.h"
+#include "tools/config.h"
+#include "tools/lock.h"
+#include "tools/paths.h"
+#include "tools/site.h"
+
+namespace twinspool {
+namespace {
+
+bool exists(const std::string& path) {
+    struct stat status {};
+    return ::lstat(path.c_str(), &status) == 0;
+}
+
+Outcome<std::uint64_t> random_id() {
+    std::uint64_t id = 0;
+    while (id == 0)
+        if (::getrandom(&id, sizeof id, 0) != sizeof id) return last_error("get a random number");
+    return id;
+}
+
+Verdict begin_standby(const std::string& standby, const std::string& name, std::uint64_t id) {
+    if (::mkdir(standby.c_str(), 0700) != 0 && errno != EEXIST)
+        return Complaint{last_error("make the standby directory {}", standby)};
+    TS_TRY(mark_standby(standby, name, id));
+    return {};
+}
+
+}  // namespace
+
+Outcome<ExitCode> run_create(const CreateArguments& arguments) {
+    TS_TRY(require_root());
+    TS_TRY(check_name(arguments.volume));
+    const auto paths = VolumePaths::of(arguments.volume);
+    TS_ASSIGN(const auto mode, parse_mode(arguments.mode));
+    if (exists(paths.config()))
+        return bad_input("a volume {} exists already: {}", paths.name, paths.config());
+    if (exists(paths.state()))
+        return bad_input("there is a state directory of an earlier volume {}, but no configuration: "
+                         "look at {}, and remove it",
+                         paths.name, paths.state());
+    TS_ASSIGN(auto config, admit(paths, {arguments.directories, arguments.standby}));
+    config.mode = mode;
+    TS_ASSIGN(config.id, random_id());
+    const auto text = render_config(paths.name, config);
+    if (const auto again = parse_config(text, paths.config()); !again.ok())
+        return bad_input("a path cannot be written in the configuration, which is UTF-8: {}",
+                         again.error().sentence);
+
+    TS_TRY(make_private_directory(paths.base.etc));
+    const auto& standby = config.standbys.front().path;
+    TS_TRY(begin_standby(standby, paths.name, config.id));
+    // The configuration comes last: with it the volume exists, without it nothing does.
+    TS_TRY(write_file_atomically(paths.config(), text));
+    print(fmt::format("{}: created; its configuration is {}\n"
+                      "next: twinspool up {}\n",
+                      paths.name, paths.config(), paths.name));
+    return ExitCode::kDone;
+}
+
+Outcome<ExitCode> run_remove(const std::string& volume) {
+    TS_TRY(require_root());
+    TS_TRY(check_name(volume));
+    const auto paths = VolumePaths::of(volume);
+    if (!exists(paths.config())) return bad_input("there is no volume {}", volume);
+    TS_ASSIGN(const auto config, load_config(paths.config()));
+    TS_ASSIGN(const auto lock, lock_volume(paths));
+    TS_ASSIGN(const auto site, Site::look(paths, config, {}));
+    if (living_daemon(paths) || site.has_stale() || site.has_leavings())
+        return failure("the volume {} is not down: run `twinspool down {}` first", volume, volume);
+
+    const auto& standby = config.standbys.front().path;
+    const auto owner = owner_of_standby(standby, config.id);
+    if (owner.ok() && owner.value() == StandbyOwner::kThisVolume)
+        TS_TRY(release_standby(standby));
+    else
+        print_warning(fmt::format("the standby {} was left as it is: {}", standby,
+                                  owner.ok() ? "it is not this volume's" : owner.error().sentence));
+    TS_TRY(remove_tree(paths.state()));
+    TS_TRY(remove_tree(tail_path(config.id)));
+    if (::unlink(paths.config().c_str()) != 0) return last_error("remove {}", paths.config());
+    TS_TRY(remove_tree(paths.run()));
+    print(fmt::format("{}: removed; its directories and {}/tree are left as they are\n", volume,
+                      standby));
+    return ExitCode::kDone;
+}
+
+}  // namespace twinspool

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// down: everything on both sides, then the mounts, then the daemon. A volume whose daemon was killed is
+// recovered first, as `up` would, so that what programs were told is written reaches the standby too;
+// its dead mounts keep the directories covered until that is done.
+#include "tools/admission.h"
+#include "tools/commands.h"
+#include "tools/config.h"
+#include "tools/control.h"
+#include "tools/lock.h"
+#include "tools/paths.h"
+#include "tools/site.h"
+#include "tools/starting.h"
+
+namespace twinspool {
+namespace {
+
+using namespace std::chrono_literals;
+
+// After the answer to "end" only memory and processes are left to tidy.
+constexpr Nanoseconds kEndPatience = 60s;
+
+Outcome<Json> ask(const VolumePaths& paths, const char* command) {
+    TS_ASSIGN(auto answer, ask_daemon(paths.run(), {{"command", command}}));
+    if (answer.contains("error"))
+        return failure("the daemon of {}: {}", paths.name, answer.value("error", std::string{}));
+    return answer;
+}
+
+// Why the standby has not applied everything; empty if it has.
+std::string shortfall(const Json& answer) { return answer.value("shortfall", std::string{}); }
+
+// A daemon for the volume of a killed one, without its overlay put in place: it recovers at start.
+Verdict recover(const VolumePaths& paths, const VolumeConfig& config, Site& site) {
+    print_warning(fmt::format("the daemon of {} was killed; recovering before going down", paths.name));
+    TS_TRY(site.uncover_lost());
+    TS_TRY(admit_again(paths, config, site.sources()));
+    Starting starting(paths, site);
+    TS_TRY(starting.launch(log_place()));
+    TS_ASSIGN(const auto transport, starting.wait_served());
+    TS_ASSIGN(const auto standby, starting.wait_standby());
+    starting.keep();
+    return {};
+}
+
+}  // namespace
+
+Outcome<ExitCode> run_down(const std::string& volume) {
+    TS_TRY(require_root());
+    TS_TRY(check_name(volume));
+    const auto paths = VolumePaths::of(volume);
+    TS_ASSIGN(const auto config, load_volume(paths));
+    TS_ASSIGN(const auto lock, lock_volume(paths));
+    const bool lives = living_daemon(paths).has_value();
+    TS_ASSIGN(auto site, Site::look(paths, config, {.daemon_lives = lives}));
+    if (!lives && !site.has_stale()) {
+        if (site.has_leavings()) TS_TRY(site.clear());
+        print(fmt::format("{}: is down already\n", volume));
+        return ExitCode::kDone;
+    }
+    if (lives)
+        TS_TRY(site.check_nobody_busy());
+    else
+        TS_TRY(recover(paths, config, site));
+
+    // First with the mounts in place, because it may take long; once more for what came meanwhile.
+    TS_ASSIGN(const auto flushed, ask(paths, "flush"));
+    if (const auto why = shortfall(flushed); !why.empty())
+        print_warning(fmt::format("the standby does not have everything applied: {}; going down", why));
+    TS_ASSIGN(const auto leaving, ask(paths, "leave"));
+    TS_TRY(site.take_away());
+    TS_ASSIGN(const auto ended, ask(paths, "end"));
+    if (!wait_for_daemon_end(paths, kEndPatience))
+        return failure("the daemon of {} has written everything, but does not end; look at {}", volume,
+                       paths.log());
+    TS_TRY(site.clear());
+    const auto why = shortfall(ended);
+    if (why.empty()) {
+        print(fmt::format("{}: down; everything is applied on the standby\n", volume));
+        return ExitCode::kDone;
+    }
+    print(fmt::format("{}: down\n", volume));
+    return Complaint{ExitCode::kDegraded,
+                     fmt::format("the standby of {} does not have everything applied: {}; it goes on "
+                                 "where it stopped at the next `twinspool up {}`",
+                                 volume, why, volume)};
+}
+
+}  // namespace twinspool

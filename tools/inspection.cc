@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/inspection.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "journal/fd.h"
+#include "tools/paths.h"
+
+namespace twinspool {
+namespace {
+
+constexpr unsigned kKernelThread = 0x00200000;  // PF_KTHREAD of linux/sched.h
+
+std::vector<std::string> names_in(const std::string& path) {
+    auto names = entries_of(path);
+    return names.ok() ? std::move(names).value() : std::vector<std::string>{};
+}
+
+std::string link_target(const std::string& path) {
+    std::string target(4096, '\0');
+    const ssize_t size = ::readlink(path.c_str(), target.data(), target.size());
+    target.resize(size < 0 ? 0 : static_cast<std::size_t>(size));
+    return target;
+}
+
+std::string text_of(const std::string& path) {
+    auto text = read_file(path);
+    return text.ok() ? std::move(text).value() : std::string{};
+}
+
+std::string command_of(pid_t pid) {
+    std::string text = text_of(fmt::format("/proc/{}/comm", pid));
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+    return text;
+}
+
+bool is_kernel_thread(pid_t pid) {
+    // "pid (comm) state ppid pgrp session tty tpgid flags …"; comm may hold anything.
+    const std::string text = text_of(fmt::format("/proc/{}/stat", pid));
+    std::size_t at = text.rfind(')');
+    for (int field = 0; at != std::string::npos && field < 7; ++field) at = text.find(' ', at + 1);
+    if (at == std::string::npos) return false;
+    return (std::strtoul(text.c_str() + at, nullptr, 10) & kKernelThread) != 0;
+}
+
+// Processes of programs, without this one.
+std::vector<pid_t> programs() {
+    std::vector<pid_t> found;
+    for (const auto& name : names_in("/proc")) {
+        pid_t pid = 0;
+        const char* end = name.data() + name.size();
+        const auto parsed = std::from_chars(name.data(), end, pid);
+        if (parsed.ec == std::errc{} && parsed.ptr == end && pid != ::getpid() &&
+            !is_kernel_thread(pid))
+            found.push_back(pid);
+    }
+    return found;
+}
+
+int mount_id_in(const std::string& fdinfo) {
+    const std::string text = text_of(fdinfo);
+    const auto at = text.find("mnt_id:");
+    return at == std::string::npos ? -1 : std::atoi(text.c_str() + at + 7);  // NOLINT(cert-err34-c)
+}
+
+// The mount that a link of /proc leads into. Opening it with O_PATH asks no file system anything.
+int mount_id_behind(const std::string& link) {
+    const Fd fd{::open(link.c_str(), O_PATH | O_CLOEXEC)};
+    return fd.valid() ? mount_id_in(fmt::format("/proc/self/fdinfo/{}", fd.get())) : -1;
+}
+
+// The mount tables of the namespaces met so far: one for each namespace and root directory.
+class Tables {
+   public:
+    const MountTable& of(pid_t pid) {
+        const auto key = std::make_pair(link_target(fmt::format("/proc/{}/ns/mnt", pid)),
+                                        link_target(fmt::format("/proc/{}/root", pid)));
+        const auto known = tables_.find(key);
+        if (known != tables_.end()) return known->second;
+        auto table = MountTable::of_process(pid);
+        return tables_
+            .emplace(key, table.ok() ? std::move(table).value() : MountTable::parse(""))
+            .first->second;
+    }
+    // Mount ids are the same everywhere; a process in a chroot does not see them all itself.
+    const MountEntry* find(pid_t pid, int id) {
+        if (const auto* entry = of(pid).find(id)) return entry;
+        for (const auto& [key, table] : tables_)
+            if (const auto* entry = table.find(id)) return entry;
+        return nullptr;
+    }
+
+   private:
+    std::map<std::pair<std::string, std::string>, MountTable> tables_;
+};
+
+// Something of a process that keeps a file system busy: where it leads, and how to say it.
+struct Hold {
+    const MountEntry* mount;
+    std::string path;
+    std::string_view how;
+};
+using Visit = std::function<bool(const Hold&)>;  // false: enough of this process
+
+bool visit_descriptors(pid_t pid, Tables& tables, const Visit& visit) {
+    const std::string fds = fmt::format("/proc/{}/fd", pid);
+    for (const auto& fd : names_in(fds)) {
+        const std::string target = link_target(fds + "/" + fd);
+        if (!target.starts_with('/')) continue;
+        const int id = mount_id_in(fmt::format("/proc/{}/fdinfo/{}", pid, fd));
+        if (!visit({tables.find(pid, id), target, "has {} open"})) return false;
+    }
+    return true;
+}
+
+bool visit_links(pid_t pid, Tables& tables, const Visit& visit) {
+    constexpr std::pair<const char*, std::string_view> kLinks[] = {
+        {"cwd", "works in {}"}, {"root", "has {} as its root"}, {"exe", "runs {}"}};
+    for (const auto& [name, how] : kLinks) {
+        const std::string link = fmt::format("/proc/{}/{}", pid, name);
+        const std::string target = link_target(link);
+        if (!target.starts_with('/')) continue;
+        if (!visit({tables.find(pid, mount_id_behind(link)), target, how})) return false;
+    }
+    return true;
+}
+
+bool visit_mappings(pid_t pid, Tables& tables, dev_t device, const Visit& visit) {
+    // "7f1c-7f1d r--s 00000000 fe:00 1234    /path"
+    const std::string text = text_of(fmt::format("/proc/{}/maps", pid));
+    const std::string wanted = fmt::format(" {:02x}:{:02x} ", major(device), minor(device));
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t end = std::min(text.find('\n', at), text.size());
+        const std::string_view line{text.data() + at, end - at};
+        at = end + 1;
+        const auto path = line.find('/');
+        if (path == std::string_view::npos || line.find(wanted) > path) continue;
+        const std::string range{line.substr(0, line.find(' '))};
+        const int id = mount_id_behind(fmt::format("/proc/{}/map_files/{}", pid, range));
+        if (!visit({tables.find(pid, id), std::string{line.substr(path)}, "has {} mapped"}))
+            return false;
+    }
+    return true;
+}
+
+// At most one finding for each process.
+std::vector<ProcessFinding> users(dev_t device, const std::function<bool(const Hold&)>& counts) {
+    std::vector<ProcessFinding> findings;
+    Tables tables;
+    tables.of(::getpid());
+    for (const pid_t pid : programs()) {
+        const Visit visit = [&](const Hold& hold) {
+            if (hold.mount == nullptr || !counts(hold)) return true;
+            findings.push_back(
+                {pid, command_of(pid), fmt::format(fmt::runtime(hold.how), hold.path)});
+            return false;
+        };
+        (void)(visit_descriptors(pid, tables, visit) && visit_links(pid, tables, visit) &&
+               visit_mappings(pid, tables, device, visit));
+    }
+    return findings;
+}
+
+// Which groups of mounts get what is mounted in which other group.
+class Propagation {
+   public:
+    void learn(const MountTable& table) {
+        for (const auto& entry : table.entries())
+            if (entry.shared != 0 && entry.master != 0) master_of_[entry.shared] = entry.master;
+    }
+    [[nodiscard]] bool reaches(const MountEntry& from, const MountEntry& to) const {
+        if (from.shared == 0) return false;
+        if (to.shared == from.shared || to.propagate_from == from.shared) return true;
+        std::uint64_t group = to.master;
+        for (std::size_t steps = 0; group != 0 && steps <= master_of_.size(); ++steps) {
+            if (group == from.shared) return true;
+            const auto next = master_of_.find(group);
+            group = next == master_of_.end() ? 0 : next->second;
+        }
+        return false;
+    }
+
+   private:
+    std::map<std::uint64_t, std::uint64_t> master_of_;
+};
+
+// Where a program with these mounts sees the place, or something in it, past what `from` reaches.
+std::optional<std::string> seen_past(const MountTable& table, const FsPlace& place,
+                                     const MountEntry& from, const Propagation& propagation) {
+    for (const auto& entry : table.entries()) {
+        const FsPlace shown{entry.device, entry.root};
+        std::string path = entry.point;
+        if (shown.holds(place)) {
+            if (propagation.reaches(from, entry)) continue;
+            path = entry.root == "/" ? place.path : place.path.substr(entry.root.size());
+            path = entry.point == "/" ? path : entry.point + (path == "/" ? "" : path);
+        } else if (!place.holds(shown)) {
+            continue;
+        }
+        if (path.empty()) path = "/";
+        if (table.covering(path) == &entry) return path;
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
+std::string describe(const std::vector<ProcessFinding>& findings, std::size_t limit) {
+    std::string text;
+    for (std::size_t i = 0; i < std::min(findings.size(), limit); ++i)
+        text += fmt::format("{}{} ({}) {}", i == 0 ? "" : ", ", findings[i].command,
+                            findings[i].pid, findings[i].what);
+    if (findings.size() > limit) text += fmt::format(", and {} more", findings.size() - limit);
+    return text;
+}
+
+Result<std::vector<ProcessFinding>> users_of_place(const FsPlace& place) {
+    return users(place.device, [&](const Hold& hold) {
+        return place.holds(MountTable::place_in(*hold.mount, hold.path));
+    });
+}
+
+Result<std::vector<ProcessFinding>> users_of_device(dev_t device) {
+    return users(device, [&](const Hold& hold) { return hold.mount->device == device; });
+}
+
+Result<std::vector<ProcessFinding>> out_of_reach(const std::string& path) {
+    TS_ASSIGN(const auto own, MountTable::of_self());
+    const MountEntry* from = own.covering_without_overlays(path);
+    if (from == nullptr) return make_error(ENOENT, "find the mount that holds {}", path);
+    const FsPlace place = MountTable::place_in(*from, path);
+    const std::string own_namespace = link_target("/proc/self/ns/mnt");
+
+    std::vector<std::pair<pid_t, const MountTable*>> others;
+    Tables tables;
+    Propagation propagation;
+    for (const pid_t pid : programs()) {
+        const std::string its = link_target(fmt::format("/proc/{}/ns/mnt", pid));
+        if (its.empty() || its == own_namespace) continue;
+        others.emplace_back(pid, &tables.of(pid));
+        propagation.learn(*others.back().second);
+    }
+    std::vector<ProcessFinding> findings;
+    for (const auto& [pid, table] : others)
+        if (const auto seen = seen_past(*table, place, *from, propagation))
+            findings.push_back({pid, command_of(pid), fmt::format("sees it at {}", *seen)});
+    return findings;
+}
+
+std::string warning_without_journal(const std::string& path) {
+    constexpr std::array kJournalless{"ext2", "vfat", "exfat", "msdos", "tmpfs", "ramfs", "minix"};
+    const auto table = MountTable::of_self();
+    if (!table.ok()) return "";
+    const MountEntry* mount = table.value().covering_without_overlays(path);
+    if (mount == nullptr) return "";
+    std::string type = mount->type;
+    if (type == "ext4" || type == "ext3") {
+        const std::string device = link_target(fmt::format("/sys/dev/block/{}:{}",
+                                                           major(mount->device),
+                                                           minor(mount->device)));
+        const std::string name = device.substr(device.rfind('/') + 1);
+        // The mode in which data is journalled is listed only where there is a journal.
+        const auto options = read_file(fmt::format("/proc/fs/ext4/{}/options", name));
+        if (!options.ok() || options.value().find("data=") != std::string::npos) return "";
+        type += " without a journal";
+    } else if (std::find(kJournalless.begin(), kJournalless.end(), type) == kJournalless.end()) {
+        return "";
+    }
+    return fmt::format(
+        "the file system of {} ({}) has no journal of its own: a power cut may damage it in ways "
+        "that Twinspool cannot mend",
+        path, type);
+}
+
+}  // namespace twinspool

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inspection: who uses a tree, and who would not see a mount, found out from /proc. For commands
+// only: a daemon that looked into /proc could come to wait for its own mount.
+// Free functions; nothing is changed; processes that end meanwhile are left out.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "journal/result.h"
+#include "tools/mount_table.h"
+
+namespace twinspool {
+
+struct ProcessFinding {
+    pid_t pid = 0;
+    std::string command;
+    std::string what;  // "has /var/spool/mail/x open"
+};
+
+// "dovecot (812) has /var/spool/mail/x open, …": at most `limit` of them, then how many more.
+std::string describe(const std::vector<ProcessFinding>& findings, std::size_t limit = 5);
+
+// Who has files open, works in, or has mapped files of this place of a file system: past any overlay.
+Result<std::vector<ProcessFinding>> users_of_place(const FsPlace& place);
+
+// Who uses anything of the file system on this device, through whichever mount.
+Result<std::vector<ProcessFinding>> users_of_device(dev_t device);
+
+// Processes in other mount namespaces that see the directory at `path`, but would not get what is
+// mounted over it here.
+Result<std::vector<ProcessFinding>> out_of_reach(const std::string& path);
+
+// A warning about the file system under `path` if it has no journal of its own; "" otherwise.
+std::string warning_without_journal(const std::string& path);
+
+}  // namespace twinspool

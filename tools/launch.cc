@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/launch.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+namespace twinspool {
+namespace {
+
+constexpr const char* kSelf = "/proc/self/exe";
+
+// In the child, between fork and exec: only calls that are safe there.
+[[noreturn]] void become_daemon(const char* const* arguments, int log_fd, int ready_fd) {
+    ::setsid();
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    const int null_fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    ::dup2(null_fd, STDIN_FILENO);
+    ::dup2(log_fd >= 0 ? log_fd : null_fd, STDOUT_FILENO);
+    if (log_fd >= 0) ::dup2(log_fd, STDERR_FILENO);
+    ::fcntl(ready_fd, F_SETFD, 0);
+    if (::chdir("/") != 0) ::_exit(1);
+    ::execv(kSelf, const_cast<char* const*>(arguments));
+    ::_exit(1);
+}
+
+}  // namespace
+
+LogPlace log_place() {
+    // JOURNAL_STREAM is inherited by everything below a service: it counts only if standard error is
+    // still that very stream.
+    const char* stream = std::getenv("JOURNAL_STREAM");  // NOLINT(concurrency-mt-unsafe)
+    struct stat status {};
+    if (stream != nullptr && ::fstat(STDERR_FILENO, &status) == 0 &&
+        fmt::format("{}:{}", status.st_dev, status.st_ino) == stream)
+        return LogPlace::kStandardError;
+    return LogPlace::kFile;
+}
+
+Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return last_error("make a pipe");
+    Fd reading{ends[0]};
+    const Fd writing{ends[1]};
+    Fd log_fd;
+    if (log == LogPlace::kFile) {
+        const auto path = paths.log();
+        log_fd = Fd{::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600)};
+        if (!log_fd.valid()) return last_error("open the log {}", path);
+    }
+    const auto ready = std::to_string(writing.get());
+    const char* arguments[] = {"twinspool",   kDaemonCommand, paths.name.c_str(),
+                               "--ready-fd", ready.c_str(),  nullptr};
+    const pid_t pid = ::fork();
+    if (pid < 0) return last_error("start the daemon");
+    if (pid == 0) become_daemon(arguments, log_fd.get(), writing.get());
+    return LaunchedDaemon{pid, std::move(reading)};
+}
+
+Outcome<Json> DaemonReports::next() {
+    for (;;) {
+        if (const auto end = unread_.find('\n'); end != std::string::npos) {
+            auto line = Json::parse(unread_.substr(0, end), nullptr, false);
+            unread_.erase(0, end + 1);
+            if (line.is_discarded() || !line.is_object()) continue;
+            if (line.contains("error"))
+                return Complaint{static_cast<ExitCode>(line.value("code", 1)),
+                                 line.value("error", std::string{})};
+            return line;
+        }
+        char buffer[4096];
+        const ssize_t got = ::read(reports_.get(), buffer, sizeof buffer);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return failure("the daemon ended before it was ready; its log is {}", log_);
+        unread_.append(buffer, static_cast<std::size_t>(got));
+    }
+}
+
+void StartReport::failed(const Complaint& complaint) {
+    tell({{"error", complaint.sentence}, {"code", static_cast<int>(complaint.code)}});
+}
+
+void StartReport::tell(const Json& line) {
+    if (!pipe_.valid()) return;
+    const std::string text = line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    // At most PIPE_BUF at once would be whole anyway; nobody else writes here.
+    if (::write(pipe_.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+        pipe_.reset();
+}
+
+Status start_command(const char* const* arguments) {
+    posix_spawnattr_t attributes;
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::posix_spawnattr_init(&attributes);
+    ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
+    ::posix_spawnattr_setsigmask(&attributes, &none);
+    pid_t pid = 0;
+    const int code = ::posix_spawn(&pid, kSelf, nullptr, &attributes,
+                                   const_cast<char* const*>(arguments), environ);
+    ::posix_spawnattr_destroy(&attributes);
+    if (code != 0) return make_error(code, "start twinspool {}", arguments[1]);
+    return {};
+}
+
+}  // namespace twinspool

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Launch: starting the daemon from a command, and what the daemon tells that command while it starts:
+// lines of JSON over a pipe, in this order: any number of {"note"} and {"warning"}; {"served",
+// "transport"} once the overlay answers below the run directory; more notes; at last {"standby"}. Or at
+// any time {"error", "code"}, after which it ends.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "journal/fd.h"
+#include "tools/complaint.h"
+#include "tools/control.h"
+#include "tools/paths.h"
+
+namespace twinspool {
+
+// The hidden subcommands with which the program starts itself.
+inline constexpr const char* kDaemonCommand = "daemon";
+inline constexpr const char* kStandbyProcessCommand = "standby-process";
+
+enum class LogPlace : std::uint8_t { kStandardError, kFile };
+
+// Standard error when that is journald (or the user asked for the foreground), a file otherwise.
+LogPlace log_place();
+
+struct LaunchedDaemon {
+    pid_t pid = 0;  // a child of this process
+    Fd reports;
+};
+Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log);
+
+// The next line; a complaint if the daemon has failed or ended.
+class DaemonReports {
+   public:
+    DaemonReports(const VolumePaths& paths, Fd reports)
+        : log_(paths.log()), reports_(std::move(reports)) {}
+    Outcome<Json> next();
+
+   private:
+    std::string log_;
+    Fd reports_;
+    std::string unread_;
+};
+
+// The daemon's end of it. After done(), or if nobody listens any more, what is told is dropped.
+class StartReport {
+   public:
+    explicit StartReport(Fd pipe) : pipe_(std::move(pipe)) {}
+    void note(const std::string& sentence) { tell({{"note", sentence}}); }
+    void warning(const std::string& sentence) { tell({{"warning", sentence}}); }
+    void failed(const Complaint& complaint);
+    void tell(const Json& line);
+    void done() { pipe_.reset(); }
+
+   private:
+    Fd pipe_;
+};
+
+// Runs this program again with these arguments, detached; for the daemon that is asked to end.
+Status start_command(const char* const* arguments);
+
+}  // namespace twinspool

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Starting: a daemon on its way up, as the command that starts it sees it. Unless keep() was called,
+// the end of its life undoes everything: the daemon is ended, mounts and binds are taken away.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+
+#include "tools/complaint.h"
+#include "tools/config.h"
+#include "tools/launch.h"
+#include "tools/paths.h"
+#include "tools/site.h"
+
+namespace twinspool {
+
+// The configuration; a volume that does not exist is bad input.
+Outcome<VolumeConfig> load_volume(const VolumePaths& paths);
+
+class Starting {
+   public:
+    Starting(const VolumePaths& paths, Site& site) : paths_(paths), site_(site) {}
+    ~Starting();
+    Starting(const Starting&) = delete;
+    Starting& operator=(const Starting&) = delete;
+
+    // Prepares the site and starts the daemon.
+    Verdict launch(LogPlace log);
+    // Until the overlay answers; passes on what the daemon notes meanwhile. Which transport, and why.
+    Outcome<std::string> wait_served();
+    // Until the standby is reached (an empty sentence) or given up (a sentence that says so).
+    Outcome<std::string> wait_standby();
+    void keep() { kept_ = true; }
+    [[nodiscard]] pid_t daemon() const { return daemon_; }
+
+   private:
+    Outcome<Json> next_but_notes();
+
+    const VolumePaths& paths_;
+    Site& site_;
+    std::optional<DaemonReports> reports_;
+    pid_t daemon_ = 0;
+    bool prepared_ = false;
+    bool kept_ = false;
+};
+
+}  // namespace twinspool

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// StatusView: the status of volumes for people, one line a volume and a few facts below it; made from
+// the same JSON that `status --json` prints. Pure functions; any thread.
+#pragma once
+
+#include <string>
+
+#include "tools/control.h"
+
+namespace twinspool {
+
+// "mail  primary in-sync | /mnt/standby/mail connected, queued/sent 612/611 (3343432 B), lag 0.4 ms | …"
+std::string status_line(const Json& status);
+// That line, and an indented one for each directory, for the standby and for the seed.
+std::string status_text(const Json& status);
+
+}  // namespace twinspool

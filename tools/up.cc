@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// up: checks, prepares, starts the daemon, puts the overlay in place, waits for the standby. Until the
+// last directory is in place everything can be undone, and is if something fails.
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <optional>
+
+#include "tools/admission.h"
+#include "tools/commands.h"
+#include "tools/config.h"
+#include "tools/control.h"
+#include "tools/inspection.h"
+#include "tools/launch.h"
+#include "tools/lock.h"
+#include "tools/paths.h"
+#include "tools/site.h"
+#include "tools/starting.h"
+
+namespace twinspool {
+namespace {
+
+std::atomic<pid_t> foreground_daemon{0};
+
+void pass_on(int signal) { ::kill(foreground_daemon, signal); }
+
+// In the foreground: signals go to the daemon, and its end is ours.
+Outcome<ExitCode> stay(pid_t daemon) {
+    foreground_daemon = daemon;
+    struct sigaction action {};
+    action.sa_handler = pass_on;
+    ::sigaction(SIGTERM, &action, nullptr);
+    ::sigaction(SIGINT, &action, nullptr);
+    int status = 0;
+    while (::waitpid(daemon, &status, 0) < 0)
+        if (errno != EINTR) return last_error("wait for the daemon");
+    if (WIFEXITED(status)) return static_cast<ExitCode>(WEXITSTATUS(status));
+    return failure("the daemon was ended by signal {}", WTERMSIG(status));
+}
+
+Outcome<ExitCode> already_up(const VolumePaths& paths, const VolumeConfig& config) {
+    TS_ASSIGN(auto site, Site::look(paths, config, {.daemon_lives = true}));
+    const bool complete = site.in_place();
+    // An `up` that was killed half-way: its daemon serves, and only the mounts are missing.
+    TS_TRY(site.put_in_place());
+    const auto status = ask_daemon(paths.run(), {{"command", "status"}});
+    print(fmt::format("{}: {} ({})\n", paths.name, complete ? "is up already" : "up",
+                      status.ok() ? status.value().value("state", std::string{"?"})
+                                  : status.error().text()));
+    return ExitCode::kDone;
+}
+
+}  // namespace
+
+Outcome<ExitCode> run_up(const UpArguments& arguments) {
+    TS_TRY(require_root());
+    TS_TRY(check_name(arguments.volume));
+    const auto paths = VolumePaths::of(arguments.volume);
+    TS_ASSIGN(const auto config, load_volume(paths));
+    TS_ASSIGN(auto lock, lock_volume(paths));
+    if (living_daemon(paths)) return already_up(paths, config);
+
+    TS_ASSIGN(auto site, Site::look(paths, config, {}));
+    TS_TRY(site.uncover_lost());
+    TS_TRY(admit_again(paths, config, site.sources()));
+    if (!arguments.force) {
+        TS_TRY(site.check_nobody_inside(0));
+        TS_TRY(site.check_everybody_reached());
+    }
+    for (const auto& directory : config.directories)
+        if (const auto warning = warning_without_journal(directory.path); !warning.empty())
+            print_warning(warning);
+
+    Starting starting(paths, site);
+    TS_TRY(starting.launch(arguments.foreground ? LogPlace::kStandardError : log_place()));
+    TS_ASSIGN(const auto transport, starting.wait_served());
+    TS_TRY(site.put_in_place());
+    // Who opened a file between the first look and the mount writes past the overlay as well.
+    if (!arguments.force) TS_TRY(site.check_nobody_inside(starting.daemon()));
+    starting.keep();
+    print(fmt::format("{}: mounted over", paths.name));
+    for (const auto& directory : config.directories) print(" " + directory.path);
+    print(fmt::format("; transport {}\n", transport));
+
+    TS_ASSIGN(const auto standby, starting.wait_standby());
+    if (!standby.empty()) print_error(standby);
+    lock.reset();
+    if (arguments.foreground) return stay(starting.daemon());
+    return standby.empty() ? ExitCode::kDone : ExitCode::kDegraded;
+}
+
+}  // namespace twinspool
