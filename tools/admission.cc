@@ -7,6 +7,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "journal/fd.h"
@@ -19,7 +21,7 @@ namespace {
 constexpr const char* kProbeXattr = "trusted.twinspool.probe";
 constexpr const char* kMarker = "/volume";
 // What of a standby directory belongs to Twinspool, but for the replica tree.
-constexpr const char* kStandbyParts[] = {"/journal", "/catalogue", "/staging", "/state"};
+constexpr std::string_view kStandbyParts[] = {"journal", "catalogue", "staging", "lock"};
 
 std::string id_text(std::uint64_t id) { return fmt::format("0x{:016x}", id); }
 
@@ -232,6 +234,26 @@ Outcome<StandbyOwner> owner_of_standby(const std::string& standby, std::uint64_t
     return StandbyOwner::kNobody;
 }
 
+Verdict claim_standby(const std::string& standby, const std::string& name, std::uint64_t id) {
+    TS_TRY(check_is_directory(standby, "standby directory"));
+    TS_ASSIGN(const auto owner, owner_of_standby(standby, id));
+    if (owner == StandbyOwner::kThisVolume) return {};
+    if (owner == StandbyOwner::kOther) {
+        TS_ASSIGN(const auto names, entries_of(standby));
+        // Emptied while a standby process was still writing there: only what it makes by itself.
+        for (const auto& entry : names)
+            if (entry != "lost+found" && entry != "volume.new" &&
+                std::find(std::begin(kStandbyParts), std::end(kStandbyParts), entry) ==
+                    std::end(kStandbyParts))
+                return failure("the standby directory {} is not empty and not this volume's: {} is "
+                               "in it",
+                               standby, entry);
+        TS_TRY(release_standby(standby));
+    }
+    TS_TRY(mark_standby(standby, name, id));
+    return {};
+}
+
 Status mark_standby(const std::string& standby, const std::string& name, std::uint64_t id) {
     return write_file_atomically(
         standby + kMarker, fmt::format("# Twinspool keeps a standby of this volume here.\n"
@@ -240,7 +262,7 @@ Status mark_standby(const std::string& standby, const std::string& name, std::ui
 }
 
 Verdict release_standby(const std::string& standby) {
-    for (const char* part : kStandbyParts) TS_TRY(remove_tree(standby + part));
+    for (const auto part : kStandbyParts) TS_TRY(remove_tree(fmt::format("{}/{}", standby, part)));
     if (::unlink((standby + kMarker).c_str()) != 0 && errno != ENOENT)
         return Complaint{last_error("remove {}{}", standby, kMarker)};
     return {};

@@ -29,6 +29,8 @@ Verdict admit_again(const VolumePaths& paths, const VolumeConfig& config,
 // STANDBY/volume: the name and the id of the volume that this directory is the standby of.
 enum class StandbyOwner : std::uint8_t { kNobody, kThisVolume, kOther };
 Outcome<StandbyOwner> owner_of_standby(const std::string& standby, std::uint64_t id);
+// For the process that serves the standby: a directory that was emptied meanwhile is marked again.
+Verdict claim_standby(const std::string& standby, const std::string& name, std::uint64_t id);
 Status mark_standby(const std::string& standby, const std::string& name, std::uint64_t id);
 // Forgets the standby's journal and identity; the replica tree stays.
 Verdict release_standby(const std::string& standby);

@@ -98,7 +98,7 @@ void StartReport::tell(const Json& line) {
         pipe_.reset();
 }
 
-Status start_command(const char* const* arguments) {
+Result<pid_t> start_command(const char* const* arguments) {
     posix_spawnattr_t attributes;
     sigset_t none;
     ::sigemptyset(&none);
@@ -110,7 +110,7 @@ Status start_command(const char* const* arguments) {
                                    const_cast<char* const*>(arguments), environ);
     ::posix_spawnattr_destroy(&attributes);
     if (code != 0) return make_error(code, "start twinspool {}", arguments[1]);
-    return {};
+    return pid;
 }
 
 }  // namespace twinspool

@@ -60,6 +60,6 @@ class StartReport {
 };
 
 // Runs this program again with these arguments, detached; for the daemon that is asked to end.
-Status start_command(const char* const* arguments);
+Result<pid_t> start_command(const char* const* arguments);
 
 }  // namespace twinspool

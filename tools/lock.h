@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "journal/fd.h"
+#include "journal/units.h"
 #include "tools/complaint.h"
 #include "tools/paths.h"
 

@@ -114,10 +114,12 @@ void live(const std::string& base, std::uint64_t seed, Tally& tally) {
     bool killed = false;
     for (int period = 0; period < 8; ++period) {
         ++tally.rounds;
-        if (random() % 4 == 0) {
-            model.change_underneath(static_cast<int>(1 + random() % 12));
-        } else {
-            for (auto left = 1 + random() % 40; left != 0; --left) model.act();
+        for (auto stretches = 1 + random() % 3; stretches != 0; --stretches) {
+            if (random() % 4 == 0) {
+                model.change_underneath(static_cast<int>(1 + random() % 12));
+            } else {
+                for (auto left = 1 + random() % 30; left != 0; --left) model.act();
+            }
         }
         while (replica.applied() < model.log().size()) {
             const std::size_t pending = model.log().size() - replica.applied();

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Applier: moves a standby's tree along its journal, never past what is committed. Reads frames,
+// works out their delta, changes the tree, syncs it, and commits the new position with the catalogue.
+// What fails in between is done again, from the committed position, by a later attempt.
+//
+// Invariants: applied() never falls; it is durable, with the tree, when it is announced.
+// A range waits a little (`delay`, longer after long work) so that what is short-lived in it costs
+// nothing; hurry() takes the waiting away. Memory is bounded by batch_bytes and batch_records.
+// Threads: one of its own, at low priority, from start() to finish(). committed(), hurry(), applied(),
+// error(), seeded_generation() from any thread. Locks: work_mutex_ (the tree, the catalogue, the
+// cursor) before mutex_ (what is wanted, and the last error).
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "journal/apply.h"
+#include "journal/cursor.h"
+#include "journal/result.h"
+#include "journal/units.h"
+#include "replicator/catalogue.h"
+
+namespace twinspool {
+
+struct ApplierOptions {
+    std::string store;
+    std::uint64_t volume = 0;
+    // After each step forward, and when error() changed; no lock is held.
+    std::function<void(Lsn)> on_applied;
+    Nanoseconds delay{std::chrono::milliseconds{50}};
+    std::uint64_t batch_bytes = std::uint64_t{64} << 20;
+    std::uint64_t batch_records = 200'000;
+    std::function<Status()> on_step;  // see Tree::Options; for tests
+};
+
+class Applier {
+   public:
+    // Finishes a reset that was interrupted. ENOTEMPTY: there is a tree, and no catalogue of it.
+    static Result<std::unique_ptr<Applier>> open(ApplierOptions options);
+    ~Applier();
+    Applier(const Applier&) = delete;
+    Applier& operator=(const Applier&) = delete;
+
+    // An empty store stands here: its journal begins after this position.
+    Status begin_at(Position position);
+
+    void start();
+    // What may be applied; the highest counts.
+    void committed(Lsn limit);
+    // Somebody waits for this Lsn, or wants a failed attempt to be made again.
+    void hurry(Lsn wanted);
+    // Applies what is committed and ends the thread.
+    void finish();
+
+    // In the caller's thread: applies all whole frames up to `limit`.
+    Status run_until(Lsn limit);
+
+    [[nodiscard]] Lsn applied() const { return Lsn{applied_.load(std::memory_order_acquire)}; }
+    [[nodiscard]] std::uint32_t seeded_generation() const {
+        return seeded_.load(std::memory_order_acquire);
+    }
+    // Of the last attempt.
+    [[nodiscard]] Status error() const;
+
+   private:
+    explicit Applier(ApplierOptions options);
+    void run();
+    void stop_thread();
+    [[nodiscard]] bool something_to_do() const;  // mutex_ held
+    void attempt(std::unique_lock<std::mutex>& lock);
+    Result<bool> apply_batch(Lsn limit);
+    Status read_batch(Delta& delta, Position& end, Lsn limit);
+    Status apply_delta(const Delta& delta, const Position& end);
+
+    const ApplierOptions options_;
+    std::mutex work_mutex_;
+    std::unique_ptr<Tree> tree_;
+    std::unique_ptr<Catalogue> catalogue_;
+    std::optional<Cursor> cursor_;
+
+    mutable std::mutex mutex_;
+    std::condition_variable wake_;
+    Lsn limit_;
+    Lsn tried_;    // all whole frames up to here are applied
+    Lsn hurried_;
+    std::uint64_t hurries_ = 0;
+    Nanoseconds rest_;  // before the next attempt, unless somebody is in a hurry
+    enum class Stop { kNo, kAfterApplying, kNow } stop_ = Stop::kNo;
+    std::optional<Error> error_;
+
+    std::atomic<std::uint64_t> applied_{0};
+    std::atomic<std::uint32_t> seeded_{0};
+    std::thread thread_;
+};
+
+// Empties the tree and the catalogue of a store whose applier is closed: before it is seeded from
+// scratch. The journal there is the receiver's. Interrupted, it is finished by Applier::open().
+Status reset_store(const std::string& store);
+
+}  // namespace twinspool

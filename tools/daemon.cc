@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// The daemon: one process for one volume that is up. Serves until it is told to end: by `down` over the
+// control socket, or by SIGTERM or SIGINT, on which it starts a `down` (which looks who keeps the
+// directories busy; the daemon itself never looks into /proc). SIGUSR1 ends it without that, for an
+// `up` that has failed.
+#include <fcntl.h>
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+
+#include "fuse/process.h"
+#include "tools/commands.h"
+#include "tools/control.h"
+#include "tools/launch.h"
+#include "tools/lock.h"
+#include "tools/log.h"
+#include "tools/paths.h"
+#include "tools/reign.h"
+#include "tools/starting.h"
+
+namespace twinspool {
+namespace {
+
+constexpr timespec kLookEvery{.tv_sec = 0, .tv_nsec = 50'000'000};
+
+sigset_t block_signals() {
+    sigset_t set;
+    ::sigemptyset(&set);
+    for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) ::sigaddset(&set, signal);
+    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);
+    ::signal(SIGHUP, SIG_IGN);
+    return set;
+}
+
+void end_process() { ::kill(::getpid(), SIGUSR1); }
+
+Json answer(Reign& reign, const Json& request, const Asker& asker) {
+    const auto command = request.value("command", std::string{});
+    const auto given_up = [&] { return asker.gone(); };
+    if (command == "status") return reign.status();
+    if (command == "flush") return {{"shortfall", reign.flush(given_up)}};
+    if (command == "leave") {
+        reign.leave();
+        return Json::object();
+    }
+    if (command == "end") {
+        Json ended{{"shortfall", reign.end()}};
+        end_process();
+        return ended;
+    }
+    const auto goal = parse_goal(request.value("for", std::string{}));
+    const auto timeout = request.find("timeout_ns");
+    if (command != "wait" || !goal || timeout == request.end() || !timeout->is_number_integer())
+        return {{"error", fmt::format("does not know the request {}", request.dump())}};
+    const auto reached =
+        reign.wait(*goal, Nanoseconds{timeout->get<std::int64_t>()}, given_up);
+    return {{"reached", reached.reached}, {"why_not", reached.why_not}};
+}
+
+// A `down` that was started and has not ended yet: one at a time.
+class DownCommand {
+   public:
+    void start(const std::string& volume) {
+        reap();
+        if (pid_ != 0) return;
+        const char* arguments[] = {"twinspool", "down", volume.c_str(), nullptr};
+        const auto pid = start_command(arguments);
+        if (pid.ok())
+            pid_ = pid.value();
+        else
+            spdlog::error("could not {}", pid.error().text());
+    }
+    void reap() {
+        int status = 0;
+        if (pid_ == 0 || ::waitpid(pid_, &status, WNOHANG) != pid_) return;
+        pid_ = 0;
+        if (WIFEXITED(status) && WEXITSTATUS(status) == static_cast<int>(ExitCode::kFailed))
+            spdlog::error("going down has failed; the volume stays up");
+    }
+
+   private:
+    pid_t pid_ = 0;
+};
+
+void serve(Reign& reign, const std::string& volume, const sigset_t& signals, StartReport& report) {
+    DownCommand down;
+    for (bool reported = false;;) {
+        const int signal = ::sigtimedwait(&signals, nullptr, &kLookEvery);
+        if (signal == SIGUSR1) return;
+        if (signal == SIGTERM || signal == SIGINT) {
+            spdlog::info("signal {}: going down", signal);
+            down.start(volume);
+        }
+        down.reap();
+        reign.watch();
+        if (reported) continue;
+        if (const auto standby = reign.standby_report()) {
+            report.tell({{"standby", *standby}});
+            report.done();
+            reported = true;
+        }
+    }
+}
+
+Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartReport& report) {
+    TS_ASSIGN(const auto config, load_volume(paths));
+    TS_ASSIGN(const auto lock, lock_daemon(paths));
+    TS_ASSIGN(const auto reign, Reign::begin(paths, config, report));
+    TS_ASSIGN(const auto server,
+              ControlServer::start(paths.run(), [&](const Json& request, const Asker& asker) {
+                  return answer(*reign, request, asker);
+              }));
+    report.tell({{"served", true}, {"transport", reign->transport_text()}});
+    serve(*reign, paths.name, signals, report);
+    return reign->end().empty() ? ExitCode::kDone : ExitCode::kDegraded;
+}
+
+}  // namespace
+
+Outcome<ExitCode> run_daemon(const DaemonArguments& arguments) {
+    ::fcntl(arguments.ready_fd, F_SETFD, FD_CLOEXEC);
+    StartReport report(Fd{arguments.ready_fd});
+    const auto signals = block_signals();
+    begin_log(arguments.volume, "primary");
+    if (const auto prepared = prepare_process(); !prepared.ok()) {
+        const auto sentence = fmt::format("could not {}", prepared.error().text());
+        spdlog::warn(sentence);
+        report.warning(sentence);
+    }
+    const auto outcome = run(VolumePaths::of(arguments.volume), signals, report);
+    if (!outcome.ok()) {
+        spdlog::error(outcome.error().sentence);
+        report.failed(outcome.error());
+    }
+    return outcome;
+}
+
+}  // namespace twinspool

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/reign.h"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "journal/clock.h"
+
+namespace twinspool {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::uint8_t kPrimaryNode = 1;
+// How long one look at a standby may wait before the asker is thought of again.
+constexpr Nanoseconds kSlice = 100ms;
+constexpr auto kLookAgain = 5ms;
+// A standby that applies nothing at all for so long will not.
+constexpr Nanoseconds kApplyPatience = 120s;
+
+constexpr std::pair<std::string_view, Goal> kGoals[] = {
+    {"durable", Goal::kDurable}, {"applied", Goal::kApplied}, {"in-sync", Goal::kInSync}};
+
+TransportWish wish_of(TransportChoice choice) {
+    switch (choice) {
+        case TransportChoice::kAuto: return TransportWish::kAuto;
+        case TransportChoice::kIoUring: return TransportWish::kIoUring;
+        case TransportChoice::kDev: return TransportWish::kDev;
+    }
+    return TransportWish::kAuto;
+}
+
+std::string recovery_text(const Predecessor& predecessor) {
+    if (predecessor.end == Lsn{}) return "the journal is new";
+    if (predecessor.clean)
+        return fmt::format("the journal ends cleanly with record {}", predecessor.end.value);
+    return fmt::format("the last daemon was killed: recovered up to record {}, {} operations were in "
+                       "flight",
+                       predecessor.end.value, predecessor.notes.size());
+}
+
+}  // namespace
+
+std::optional<Goal> parse_goal(std::string_view word) {
+    for (const auto& [text, goal] : kGoals)
+        if (text == word) return goal;
+    return std::nullopt;
+}
+
+Reign::Reign(VolumePaths paths, VolumeConfig config)
+    : paths_(std::move(paths)), config_(std::move(config)) {}
+
+Reign::~Reign() { (void)end(); }
+
+Outcome<std::unique_ptr<Reign>> Reign::begin(const VolumePaths& paths, const VolumeConfig& config,
+                                             StartReport& report) {
+    std::unique_ptr<Reign> reign(new Reign(paths, config));
+    TS_TRY(reign->open_journal(report));
+    TS_TRY(reign->open_overlay());
+    reign->open_links();
+    (void)::unlink(paths.last_status().c_str());
+    return reign;
+}
+
+Verdict Reign::open_journal(StartReport& report) {
+    for (std::size_t i = 0; i < config_.directories.size(); ++i) {
+        const auto path = paths_.backing(i);
+        backing_.emplace_back(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        if (!backing_.back().valid()) return Complaint{last_error("open {}", path)};
+    }
+    TS_ASSIGN(journal_, Journal::open(
+                            {.directory = paths_.journal(),
+                             .tail_path = tail_path(config_.id),
+                             .volume = config_.id,
+                             .node = kPrimaryNode,
+                             .segment_bytes = config_.segment_size,
+                             .limit_bytes = config_.journal_limit,
+                             .linger = config_.linger,
+                             .standby_count = static_cast<std::uint32_t>(config_.standbys.size()),
+                             .mode = config_.mode}));
+    const auto found = recovery_text(journal_->predecessor());
+    spdlog::info("epoch {} begins; {}", journal_->epoch().number, found);
+    report.note(found);
+    return {};
+}
+
+Verdict Reign::open_overlay() {
+    OverlayOptions options;
+    options.mountpoint = paths_.mount();
+    options.transport = wish_of(config_.transport);
+    for (std::size_t i = 0; i < backing_.size(); ++i)
+        options.directories.push_back({config_.directories[i].path, backing_[i].get()});
+    TS_ASSIGN(overlay_, Overlay::start(options, *journal_));
+    spdlog::info("serving; transport {}", transport_text());
+    return {};
+}
+
+void Reign::open_links() {
+    std::vector<Sender*> senders;
+    for (std::size_t i = 0; i < config_.standbys.size(); ++i) {
+        SenderOptions options;
+        options.index = static_cast<std::uint32_t>(i);
+        options.target = config_.standbys[i].path;
+        options.command.arguments = {"/proc/self/exe", kStandbyProcessCommand, paths_.name};
+        options.journal_directory = paths_.journal();
+        options.volume = config_.id;
+        options.segment_bytes = config_.segment_size;
+        options.standby_timeout = config_.standby_timeout;
+        options.start_over = [this] { overlay_->seed_again(); };
+        senders_.push_back(std::make_unique<Sender>(std::move(options), *journal_));
+        senders.push_back(senders_.back().get());
+    }
+    std::vector<int> backing;
+    for (const auto& fd : backing_) backing.push_back(fd.get());
+    checkpointer_ = std::make_unique<Checkpointer>(
+        Checkpointer::Options{.every = config_.checkpoint_every,
+                              .limit_bytes = config_.journal_limit,
+                              .segment_bytes = config_.segment_size},
+        *journal_, std::move(backing), std::move(senders));
+    for (auto& sender : senders_) sender->start();
+    checkpointer_->start();
+}
+
+std::string Reign::transport_text() const {
+    const auto transport = overlay_->transport();
+    return transport.reason.empty() ? transport.name
+                                    : fmt::format("{} ({})", transport.name, transport.reason);
+}
+
+std::optional<std::string> Reign::standby_report() const {
+    std::string away;
+    for (const auto& sender : senders_) {
+        if (sender->wait_reached(Nanoseconds{0})) continue;
+        const auto status = sender->status();
+        if (status.state != LinkState::kAlone) return std::nullopt;
+        away += fmt::format("{}the standby {} could not be reached within {}: {}; the volume {} goes on "
+                            "alone, degraded",
+                            away.empty() ? "" : "; ", status.target,
+                            config_.standby_timeout / 1ms * 1ms == config_.standby_timeout
+                                ? fmt::format("{} ms", config_.standby_timeout / 1ms)
+                                : fmt::format("{} ns", config_.standby_timeout.count()),
+                            status.trouble, paths_.name);
+    }
+    return away;
+}
+
+VolumeFacts Reign::facts() const {
+    const auto walk = overlay_->walk();
+    VolumeFacts facts{.failed = journal_->failure() != 0,
+                      .alone = false,
+                      .seeded = walk.seeded,
+                      .walked = walk.complete,
+                      .in_sync = true};
+    for (const auto& sender : senders_) {
+        const auto state = sender->status().state;
+        if (state == LinkState::kAlone) facts.alone = true;
+        if (state != LinkState::kInSync) facts.in_sync = false;
+    }
+    return facts;
+}
+
+VolumeState Reign::look() {
+    const std::lock_guard lock{mutex_};
+    if (ended_) return VolumeState::kDown;
+    const VolumeState to = judge(facts());
+    while (state_ != to) {
+        const VolumeState from = state_;
+        const VolumeState next = next_towards(from, to);
+        if (next == from) break;
+        transition(state_, next);
+        spdlog::log(next == VolumeState::kDegraded || next == VolumeState::kFailed
+                        ? spdlog::level::warn
+                        : spdlog::level::info,
+                    "state {} -> {}", spell(from), spell(next));
+    }
+    return state_;
+}
+
+void Reign::watch() { (void)look(); }
+
+Json Reign::standby_json(const StandbyStatus& standby) const {
+    Json json;
+    json["target"] = standby.target;
+    json["connected"] = standby.connected;
+    json["state"] = name_of(standby.state);
+    json["pid"] = standby.pid;
+    json["durable_lsn"] = standby.durable.value;
+    json["applied_lsn"] = standby.applied.value;
+    json["lag_records"] = standby.lag_records;
+    json["lag_bytes"] = standby.lag_bytes;
+    json["lag_seconds"] = standby.lag_seconds;
+    json["queued_records"] = standby.sent_records + standby.lag_records;
+    json["sent_records"] = standby.sent_records;
+    json["sent_bytes"] = standby.sent_bytes;
+    json["trouble"] = standby.trouble;
+    return json;
+}
+
+Json Reign::status() {
+    const VolumeState state = look();
+    const auto counters = journal_->counters();
+    const auto walk = overlay_->walk();
+    Json json;
+    json["volume"] = paths_.name;
+    json["role"] = "primary";
+    json["state"] = spell(state);
+    json["mode"] = spell(config_.mode);
+    json["epoch"] = journal_->epoch().number;
+    json["pid"] = ::getpid();
+    json["transport"] = overlay_->transport().name;
+    json["directories"] = Json::array();
+    for (const auto& directory : config_.directories)
+        json["directories"].push_back({{"path", directory.path}});
+    json["journal"] = {{"appended_lsn", counters.appended.value},
+                       {"durable_lsn", counters.durable.value},
+                       {"committed_lsn", counters.committed.value},
+                       {"checkpoint_lsn", counters.checkpoint.value},
+                       {"bytes", counters.bytes},
+                       {"limit", config_.journal_limit}};
+    json["standbys"] = Json::array();
+    for (const auto& sender : senders_) json["standbys"].push_back(standby_json(sender->status()));
+    json["seed"] = {{"objects_done", walk.objects_done},
+                    {"objects_total", walk.objects_total},
+                    {"bytes_done", walk.bytes_done},
+                    {"bytes_total", walk.bytes_total}};
+    return json;
+}
+
+// Both sides, whether commits wait for the standby or not: that is what the asker wants to know.
+Reign::Reached Reign::check(Goal goal, Lsn lsn) {
+    if (journal_->failure() != 0) return {false, "the local journal cannot be written"};
+    if (journal_->commit().local() < lsn) return {false, "not durable here yet"};
+    for (const auto& sender : senders_) {
+        if (goal == Goal::kApplied) {
+            const auto applied = sender->wait_applied(lsn, kSlice);
+            if (!applied.ok()) return {false, applied.error().text()};
+            if (applied.value()) continue;
+        } else if (sender->status().durable >= lsn) {
+            continue;
+        }
+        const auto status = sender->status();
+        return {false, status.trouble.empty()
+                           ? fmt::format("the standby {} is {} records behind", status.target,
+                                         status.lag_records)
+                           : fmt::format("the standby {}: {}", status.target, status.trouble)};
+    }
+    if (goal == Goal::kInSync)
+        if (const auto state = look(); state != VolumeState::kInSync)
+            return {false, fmt::format("its state is {}", spell(state))};
+    return {true, ""};
+}
+
+Reign::Reached Reign::wait(Goal goal, Nanoseconds timeout, const GivenUp& given_up) {
+    const auto begin = std::chrono::steady_clock::now();
+    const Lsn lsn = journal_->appended();
+    journal_->push();
+    for (;;) {
+        auto reached = check(goal, lsn);
+        if (reached.reached || given_up() || std::chrono::steady_clock::now() - begin >= timeout)
+            return reached;
+        std::this_thread::sleep_for(kLookAgain);
+    }
+}
+
+std::string Reign::flush(const GivenUp& given_up) {
+    const Lsn lsn = journal_->appended();
+    journal_->push();
+    std::vector<Lsn> applied(senders_.size());
+    auto progress = std::chrono::steady_clock::now();
+    for (;;) {
+        const auto reached = check(Goal::kApplied, lsn);
+        if (reached.reached) return "";
+        if (journal_->failure() != 0 || given_up()) return reached.why_not;
+        for (std::size_t i = 0; i < senders_.size(); ++i) {
+            const auto status = senders_[i]->status();
+            // Nobody is waited for any more, or there is no use in waiting.
+            if (status.state == LinkState::kAlone || status.cannot_apply) return reached.why_not;
+            if (status.applied > applied[i]) progress = std::chrono::steady_clock::now();
+            applied[i] = status.applied;
+        }
+        if (std::chrono::steady_clock::now() - progress > kApplyPatience) return reached.why_not;
+        std::this_thread::sleep_for(kLookAgain);
+    }
+}
+
+void Reign::leave() {
+    const WallTime now = next_file_clock_tick();
+    const std::lock_guard lock{mutex_};
+    left_ = now;
+}
+
+Status Reign::close_journal() {
+    // What has a ctime from here on may have been changed underneath. A walk that did not come to its
+    // end leaves older changes to be found, so their limit stays.
+    WallTime unchanged_before = next_file_clock_tick();
+    {
+        const std::lock_guard lock{mutex_};
+        if (left_) unchanged_before = std::min(*left_, unchanged_before);
+    }
+    if (!overlay_->walk().complete)
+        unchanged_before = std::min(journal_->predecessor().unchanged_before, unchanged_before);
+    if (journal_->take_credit(max_encoded_size(0)))
+        TS_TRY(journal_->make_durable(journal_->append(ClosedOp{unchanged_before})));
+    return {};
+}
+
+std::string Reign::end() {
+    const std::lock_guard one_at_a_time{end_mutex_};
+    if (ended_) return *ended_;
+    if (!journal_ || !overlay_) {
+        ended_ = "";
+        return "";
+    }
+    overlay_->stop();
+    checkpointer_->stop();
+    const Status closed = close_journal();
+    std::string shortfall = flush([] { return false; });
+    auto last = status();
+    last["state"] = spell(VolumeState::kDown);
+    for (auto& sender : senders_) sender->stop();
+    const Status done = journal_->close({.clean = false});  // the clean end is recorded above
+    const Status& worst = closed.ok() ? done : closed;
+    if (!worst.ok()) {
+        spdlog::error("no clean end: could not {}", worst.error().text());
+        shortfall = fmt::format("the local journal could not be written: {}", worst.error().text());
+    } else {
+        (void)write_file_atomically(paths_.last_status(), last.dump());
+    }
+    spdlog::info("the reign ends at record {}{}{}", journal_->appended().value,
+                 shortfall.empty() ? "" : "; ", shortfall);
+    const std::lock_guard lock{mutex_};
+    ended_ = shortfall;
+    return shortfall;
+}
+
+}  // namespace twinspool

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reign: one run of a volume's primary, from recovery to the clean end. Here journal, overlay and links
+// meet; each knows nothing of the others.
+//
+// Order: journal first (it recovers), overlay next (it settles what was in flight), then links and
+// checkpoints; the end goes backwards. Threads: begin() and the destructor on one; everything else from
+// any, also several at once.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fuse/session.h"
+#include "journal/fd.h"
+#include "journal/journal.h"
+#include "replicator/sender.h"
+#include "tools/checkpointer.h"
+#include "tools/config.h"
+#include "tools/control.h"
+#include "tools/launch.h"
+#include "tools/paths.h"
+#include "tools/state.h"
+
+namespace twinspool {
+
+enum class Goal : std::uint8_t { kDurable, kApplied, kInSync };
+std::optional<Goal> parse_goal(std::string_view word);
+
+class Reign {
+   public:
+    // Until the overlay answers below the run directory.
+    static Outcome<std::unique_ptr<Reign>> begin(const VolumePaths& paths,
+                                                 const VolumeConfig& config, StartReport& report);
+    ~Reign();
+    Reign(const Reign&) = delete;
+    Reign& operator=(const Reign&) = delete;
+
+    // Which transport the overlay uses, with the reason if it is not io_uring.
+    [[nodiscard]] std::string transport_text() const;
+    // Nothing while it is still being waited for; empty: every standby was reached; else why not.
+    [[nodiscard]] std::optional<std::string> standby_report() const;
+    [[nodiscard]] Json status();
+    // Looks at the state and logs it if it is another than before. Called now and then.
+    void watch();
+
+    using GivenUp = std::function<bool()>;
+    struct Reached {
+        bool reached = false;
+        std::string why_not;
+    };
+    // The position is that of the call.
+    Reached wait(Goal goal, Nanoseconds timeout, const GivenUp& given_up);
+    // Everything durable and applied; returns why not if the standby cannot, or empty.
+    std::string flush(const GivenUp& given_up);
+    // From now on the directories may be changed underneath: the mounts are being taken away.
+    void leave();
+    // The clean end. Returns what flush() returns; a second call does nothing.
+    std::string end();
+
+   private:
+    Reign(VolumePaths paths, VolumeConfig config);
+    Verdict open_journal(StartReport& report);
+    Verdict open_overlay();
+    void open_links();
+    [[nodiscard]] VolumeFacts facts() const;
+    VolumeState look();
+    [[nodiscard]] Reached check(Goal goal, Lsn lsn);
+    [[nodiscard]] Json standby_json(const StandbyStatus& standby) const;
+    Status close_journal();
+
+    const VolumePaths paths_;
+    const VolumeConfig config_;
+    std::vector<Fd> backing_;
+    std::unique_ptr<Journal> journal_;
+    std::unique_ptr<Overlay> overlay_;
+    std::vector<std::unique_ptr<Sender>> senders_;
+    std::unique_ptr<Checkpointer> checkpointer_;
+
+    mutable std::mutex mutex_;  // protects what follows
+    VolumeState state_ = VolumeState::kDown;
+    std::optional<WallTime> left_;
+    std::optional<std::string> ended_;
+    std::mutex end_mutex_;  // one end() at a time; taken before mutex_
+};
+
+}  // namespace twinspool

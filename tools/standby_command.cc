@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The standby's two entrances: the process that the daemon starts, and `standby --once` by hand.
+#include <signal.h>
+#include <spdlog/spdlog.h>
+
+#include "replicator/local.h"
+#include "replicator/standby.h"
+#include "replicator/wire.h"
+#include "tools/admission.h"
+#include "tools/commands.h"
+#include "tools/config.h"
+#include "tools/launch.h"
+#include "tools/lock.h"
+#include "tools/log.h"
+#include "tools/paths.h"
+#include "tools/starting.h"
+
+namespace twinspool {
+namespace {
+
+// The primary hears why there will be no standby, in the place of its greeting.
+Complaint refuse(const Complaint& complaint) {
+    spdlog::error(complaint.sentence);
+    const auto transport = socket_transport(Fd{kStandbySocket});
+    (void)send_text(*transport, MessageType::kRefuse, complaint.sentence);
+    return complaint;
+}
+
+Outcome<StandbyStore> claim(const VolumePaths& paths) {
+    TS_ASSIGN(const auto config, load_volume(paths));
+    const auto& path = config.standbys.front().path;
+    TS_TRY(claim_standby(path, paths.name, config.id));
+    return StandbyStore{.path = path, .volume = config.id};
+}
+
+}  // namespace
+
+Outcome<ExitCode> run_standby_process(const std::string& volume) {
+    ::signal(SIGPIPE, SIG_IGN);
+    // The primary decides when this process ends: by closing the link.
+    ::signal(SIGINT, SIG_IGN);
+    ::signal(SIGTERM, SIG_IGN);
+    begin_log(volume, "standby");
+    const auto store = claim(VolumePaths::of(volume));
+    if (!store.ok()) return refuse(store.error());
+    if (const auto served = serve_standby(store.value()); !served.ok()) {
+        spdlog::error("could not {}", served.error().text());
+        return ExitCode::kFailed;
+    }
+    return ExitCode::kDone;
+}
+
+Outcome<ExitCode> run_standby(const StandbyArguments& arguments) {
+    TS_TRY(require_root());
+    TS_TRY(check_name(arguments.volume));
+    if (!arguments.once)
+        return bad_input("standbys of other hosts are not served by this version; give --once");
+    const auto paths = VolumePaths::of(arguments.volume);
+    TS_ASSIGN(const auto config, load_volume(paths));
+    TS_ASSIGN(const auto lock, lock_volume(paths));
+    if (living_daemon(paths))
+        return failure("the volume {} is up, and its standby applies by itself: run `twinspool down "
+                       "{}` first",
+                       paths.name, paths.name);
+    const auto& path = config.standbys.front().path;
+    TS_ASSIGN(const auto owner, owner_of_standby(path, config.id));
+    if (owner != StandbyOwner::kThisVolume)
+        return bad_input("{} is not the standby of the volume {}: its file `volume` does not say so",
+                         path, paths.name);
+    TS_ASSIGN(const auto receiver, Receiver::open({.path = path, .volume = config.id}));
+    TS_ASSIGN(const auto applied, receiver->apply_once({.tail = arguments.tail}));
+    print(fmt::format("{}: {}/tree stands at record {} of {}\n", paths.name, path, applied.value,
+                      receiver->end().value));
+    return ExitCode::kDone;
+}
+
+}  // namespace twinspool
