@@ -21,6 +21,7 @@ Ending Change::begin(std::initializer_list<Inode*> objects) {
     note_.entry_count = 0;
     note_.object_count = 0;
     note_.has_range = 0;
+    note_.entries[0].name_size = 0;
     return Ending::done();
 }
 
@@ -40,6 +41,12 @@ Change& Change::note(const Inode& parent, std::string_view name, ObjectId fresh)
 Change& Change::note(const Inode& object) {
     TS_ASSERT(note_.object_count < kMaxNotedObjects);
     note_.objects[note_.object_count++] = noted_object(object);
+    return *this;
+}
+
+Change& Change::note_xattr(std::string_view name) {
+    TS_ASSERT(note_.entry_count == 0 && name.size() <= sizeof(NotedEntry::name_bytes));
+    note_.entries[0].set_name(name);
     return *this;
 }
 

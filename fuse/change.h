@@ -25,6 +25,8 @@ class Change {
     // What the next start must look at if this process dies from here on.
     Change& note(const Inode& parent, std::string_view name, ObjectId fresh = kNoObject);
     Change& note(const Inode& object);
+    // Of the noted object. Its name goes where an entry's would, which is not counted.
+    Change& note_xattr(std::string_view name);
     Change& note_range(std::uint64_t offset, std::uint64_t length);
 
     void noted();   // before acting

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <array>
 
 namespace twinspool {
@@ -110,20 +109,23 @@ void ObjectLocks::unlock() {
 }
 
 bool ObjectLocks::lock(std::initializer_list<Inode*> objects, const Turn& turn) {
-    std::array<Inode*, kMost> wanted{};
+    TS_ASSERT(objects.size() <= kMost && count_ == 0);
+    std::array<Inode*, kMost> ordered{};
     std::size_t count = 0;
-    TS_ASSERT(objects.size() <= kMost);
-    for (Inode* each : objects)
-        if (each != nullptr) wanted[count++] = each;
-    const auto end = wanted.begin() + count;
-    std::sort(wanted.begin(), end, [](Inode* a, Inode* b) { return a->id < b->id; });
-    const auto last = std::unique(wanted.begin(), end);
-    for (auto at = wanted.begin(); at != last; ++at) {
+    for (Inode* each : objects) {
+        if (each == nullptr) continue;
+        std::size_t place = count++;
+        for (; place > 0 && ordered[place - 1]->id > each->id; --place)
+            ordered[place] = ordered[place - 1];
+        ordered[place] = each;
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+        if (i > 0 && ordered[i] == ordered[i - 1]) continue;
         if (turn.may_wait())
-            (*at)->mutex.lock();
-        else if (!(*at)->mutex.try_lock())
+            ordered[i]->mutex.lock();
+        else if (!ordered[i]->mutex.try_lock())
             return false;
-        objects_[count_++] = *at;
+        objects_[count_++] = ordered[i];
     }
     return true;
 }

@@ -4,7 +4,10 @@
 #include <linux/xattr.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <limits.h>
 #include <unistd.h>
+
+#include <cstring>
 
 #include "fuse/change.h"
 #include "fuse/mutation.h"
@@ -96,6 +99,7 @@ struct XattrTarget {
 Result<XattrTarget> open_xattr_target(Volume& volume, Turn& turn, ObjectId id, const char* name,
                                       std::size_t value_size) {
     if (is_private_xattr(name)) return plain(EPERM);
+    if (std::strlen(name) > XATTR_NAME_MAX) return plain(ERANGE);
     if (volume.journal.failure() != 0) return plain(EROFS);
     const std::size_t own = max_encoded_size(std::string_view{name}.size() + value_size);
     const std::size_t acl = is_acl(name) ? kAclCredit : 0;
@@ -197,7 +201,7 @@ Answered remove_xattr(Volume& volume, Turn& turn, const Request& request, Object
     Change change{volume, turn};
     const Ending begun = change.begin({&inode});
     if (!begun.is_done()) return plain(begun);
-    change.note(inode).noted();
+    change.note(inode).note_xattr(name).noted();
     act_as(request.caller);
     if (::removexattr(ProcPath{fd}.c_str(), name) != 0) return plain(errno);
     inode.default_acl = Knowledge::kUnknown;

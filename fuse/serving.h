@@ -56,8 +56,7 @@ class Kept<Bytes> {
         copy_.assign(value.begin(), value.end());
         value_ = copy_;
     }
-    Kept(const Kept&) = delete;
-    Kept& operator=(const Kept&) = delete;
+    Kept(Kept&&) noexcept = default;  // a vector that moves keeps its place in memory
     Bytes get() { return value_; }
 
    private:

@@ -1,1 +1,239 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "fuse/session.h"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "fuse/finder.h"
+#include "fuse/handlers.h"
+#include "fuse/libfuse.h"
+#include "fuse/mount.h"
+#include "fuse/orphans.h"
+#include "fuse/reconcile.h"
+#include "fuse/volume.h"
+#include "journal/clock.h"
+
+namespace twinspool {
+namespace {
+
+constexpr unsigned kDeviceThreads = 8;
+constexpr unsigned kQueueDepth = 128;  // requests in flight on each processor
+
+// libfuse answers what it cannot do here; it logs to standard error otherwise.
+void log_libfuse(fuse_log_level level, const char* format, va_list arguments) {
+    char text[512];
+    (void)std::vsnprintf(text, sizeof text, format, arguments);
+    std::string_view line{text};
+    while (line.ends_with('\n')) line.remove_suffix(1);
+    if (level <= FUSE_LOG_ERR)
+        spdlog::error("libfuse: {}", line);
+    else
+        spdlog::debug("libfuse: {}", line);
+}
+
+fuse_session* make_session(Service& service, bool over_uring) {
+    fuse_args arguments{};
+    fuse_opt_add_arg(&arguments, "twinspool");
+    if (over_uring) {
+        const std::string options = fmt::format("-oio_uring,io_uring_q_depth={}", kQueueDepth);
+        fuse_opt_add_arg(&arguments, options.c_str());
+    }
+    fuse_session* const session =
+        fuse_session_new(&arguments, &handlers(), sizeof(fuse_lowlevel_ops), &service);
+    fuse_opt_free_args(&arguments);
+    return session;
+}
+
+}  // namespace
+
+struct Overlay::Parts {
+    Parts(const OverlayOptions& its_options, Journal& journal)
+        : options(its_options),
+          volume(journal, Descriptors::fitting_limits()),
+          service(volume) {}
+    ~Parts();
+
+    Status open_directories();
+    Status open_directory(Directory& directory, std::uint32_t index);
+    Status tell_roots();
+    Status mount();
+    void serve();
+    void begin_walk();
+    void end();
+
+    OverlayOptions options;
+    Volume volume;
+    Service service;
+    std::unique_ptr<Walker> walker;
+    fuse_session* session = nullptr;
+    std::thread loop;
+    bool mounted = false;
+};
+
+Status Overlay::Parts::open_directory(Directory& directory, std::uint32_t index) {
+    struct statx now {};
+    if (const int error = stat_object(directory.backing_fd, now))
+        return make_error(error, "read the attributes of {}", directory.path);
+    directory.device_major = now.stx_dev_major;
+    directory.device_minor = now.stx_dev_minor;
+    directory.mount = now.stx_mnt_id;
+    auto root = identify_object(volume, index, directory.backing_fd, now);
+    if (!root.ok())
+        return make_error(root.error().code, "identify {}", directory.path);
+    directory.root = std::move(*root);
+    return clear_orphans(directory);
+}
+
+Status Overlay::Parts::open_directories() {
+    volume.generation = options.generation;
+    volume.unchanged_before = raw(volume.journal.predecessor().unchanged_before);
+    volume.reign_began = raw(file_clock());
+    if (volume.journal.predecessor().end.value > 0)
+        volume.suspicion = options.seeded ? Volume::Suspicion::kSet : Volume::Suspicion::kWindow;
+    for (const OverlayDirectory& each : options.directories) {
+        Directory& directory = volume.directories.emplace_back();
+        directory.path = each.path;
+        directory.backing_fd = each.backing_fd;
+    }
+    for (std::uint32_t i = 0; i < volume.directories.size(); ++i)
+        TS_TRY(open_directory(volume.directories[i], i));
+    return {};
+}
+
+// Also when they have been told: the standbys learn their paths at every start.
+Status Overlay::Parts::tell_roots() {
+    for (const Directory& directory : volume.directories) {
+        Inode& root = *directory.root;
+        const Telling telling = root.suspect || (volume.told(root) && !root.complete)
+                                    ? Telling::kAgain
+                                    : Telling::kFirst;
+        for (;;) {
+            Turn turn{volume.journal, Turn::Waiting::kAllowed};
+            const GatePass pass{volume.gate};
+            ObjectLocks locks;
+            (void)locks.lock({&root}, turn);
+            const Ending told = tell_root(volume, turn, root, telling);
+            if (told.is_done()) break;
+            if (!told.lacks_credit())
+                return make_error(told.code(), "tell the standby of {}", directory.path);
+            if (!volume.journal.take_credit(kMaxFramePayload))
+                return make_error(EIO, "tell the standby of {}", directory.path);
+            volume.journal.give_credit(kMaxFramePayload);
+        }
+    }
+    return {};
+}
+
+Status Overlay::Parts::mount() {
+    const bool offered = kernel_offers_uring();
+    if (options.transport == Transport::kIoUring && !offered)
+        return make_error(ENOTSUP, "use the io_uring transport (the kernel lacks it, or "
+                                   "/sys/module/fuse/parameters/enable_uring is N)");
+    const bool over_uring = options.transport != Transport::kDev && offered;
+    fuse_set_log_func(log_libfuse);
+    session = make_session(service, over_uring);
+    if (session == nullptr) return make_error(ENOMEM, "set up libfuse");
+    TS_ASSIGN(Fd connection, mount_fuse(options.mountpoint));
+    mounted = true;
+    const std::string name = fmt::format("/dev/fd/{}", connection.get());
+    if (fuse_session_mount(session, name.c_str()) != 0)
+        return make_error(EIO, "hand the connection to libfuse");
+    (void)connection.release();  // libfuse's now
+    loop = std::thread{[this] { serve(); }};
+    // The first request, which waits until the transport is up, and shows that it serves.
+    struct statx root {};
+    if (::statx(AT_FDCWD, options.mountpoint.c_str(), AT_STATX_FORCE_SYNC, STATX_BASIC_STATS,
+                &root) != 0)
+        return last_error("reach the overlay at {}", options.mountpoint);
+    return {};
+}
+
+void Overlay::Parts::serve() {
+    name_thread("fuse-loop");
+    fuse_loop_config* const config = fuse_loop_cfg_create();
+    fuse_loop_cfg_set_clone_fd(config, 0);
+    fuse_loop_cfg_set_max_threads(config, kDeviceThreads);
+    fuse_loop_cfg_set_idle_threads(config, kDeviceThreads);
+    const int error = fuse_session_loop_mt(session, config);
+    if (error != 0) spdlog::error("the overlay's loop ended with error {}", error);
+    fuse_loop_cfg_destroy(config);
+}
+
+void Overlay::Parts::begin_walk() {
+    walker->begin(options.seeded ? Walker::Round::kChanges : Walker::Round::kSeed);
+}
+
+void Overlay::Parts::end() {
+    if (session != nullptr) fuse_session_exit(session);
+    if (loop.joinable()) loop.join();
+    if (walker) walker->stop();
+    volume.pool.stop();
+    if (session != nullptr) fuse_session_destroy(session);
+    session = nullptr;
+    for (Directory& directory : volume.directories) {
+        const Status cleared = clear_orphans(directory);
+        if (!cleared.ok()) spdlog::warn("could not {}", cleared.error().text());
+    }
+}
+
+Overlay::Parts::~Parts() {
+    if (mounted) (void)unmount_fuse(options.mountpoint);
+    end();
+    walker.reset();
+    volume.directories.clear();
+}
+
+Overlay::Overlay(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Overlay::~Overlay() = default;
+
+Result<std::unique_ptr<Overlay>> Overlay::start(const OverlayOptions& options, Journal& journal) {
+    if (options.directories.empty())
+        return make_error(EINVAL, "serve a volume without directories");
+    auto parts = std::make_unique<Parts>(options, journal);
+    parts->volume.pool.start(kPoolThreads);
+    TS_TRY(parts->open_directories());
+    TS_TRY(parts->tell_roots());
+    TS_TRY(reconcile(parts->volume));
+    parts->walker = std::make_unique<Walker>(parts->volume, options.standby_count);
+    parts->volume.walk = parts->walker.get();
+    // Before the first request, so that it counts as walking from the start.
+    parts->volume.walking = true;
+    TS_TRY(parts->mount());
+    parts->begin_walk();
+    return std::unique_ptr<Overlay>{new Overlay{std::move(parts)}};
+}
+
+Transport Overlay::transport() const {
+    return parts_->service.over_uring ? Transport::kIoUring : Transport::kDev;
+}
+
+WalkProgress Overlay::walk() const { return parts_->walker->progress(); }
+
+bool Overlay::walking() const { return parts_->volume.walking; }
+
+Lsn Overlay::begin_reseed(std::uint32_t generation) {
+    Volume& volume = parts_->volume;
+    volume.gate.close();
+    volume.generation = generation;
+    volume.suspicion = Volume::Suspicion::kNone;
+    volume.walking = true;
+    const Lsn from = volume.journal.appended() + 1;
+    volume.gate.open();
+    parts_->walker->begin(Walker::Round::kSeed);
+    return from;
+}
+
+Status Overlay::stop() {
+    TS_TRY(unmount_fuse(parts_->options.mountpoint));
+    parts_->mounted = false;
+    parts_->loop.join();
+    parts_->end();
+    return {};
+}
+
+}  // namespace twinspool

@@ -14,6 +14,7 @@ Status ApplyRun::place_entries() {
     TS_ASSIGN(const auto parked, tree_.list(tree_.parked()));
     something_parked_ = !parked.empty();
     for (const ObjectChange& change : delta_.objects()) {
+        if (change.links.empty()) TS_TRY(make_parked(change));
         for (const Link& link : change.links) {
             if (ensured_.contains(change.id)) break;  // a directory, placed on the way to others
             TS_TRY(place(link, change));
@@ -33,10 +34,30 @@ Status ApplyRun::ensure_placed(ObjectId directory) {
     }
     for (; !chain.empty(); chain.pop_back()) {
         const ObjectChange* change = delta_.find(chain.back());
-        if (change != nullptr && !change->links.empty())
+        if (change == nullptr) continue;
+        if (change->links.empty())
+            TS_TRY(make_parked(*change));
+        else
             TS_TRY(place(change->links.back(), *change));
     }
     return {};
+}
+
+// New in this range, and without a name at its end by a statement only.
+Status ApplyRun::make_parked(const ObjectChange& change) {
+    if (!change.told || change.gone()) return {};
+    TS_ASSIGN(const auto known, index_.find(change.id));
+    if (known) {
+        const auto object = tree_.open_object(known->handle, O_PATH);
+        if (object.ok()) return {};
+        if (object.error().code != ESTALE) return object.error();
+    }
+    const std::string name = fmt::format("new-{:016x}", raw(change.id));
+    const Link place{.parent = kNoObject, .name = name};
+    TS_TRY(place_new(tree_.staging(), place, change));
+    TS_ASSIGN(const auto standing, tree_.at(tree_.staging(), name.c_str()));
+    if (!standing) return diverged(change, "was just made and is not there");
+    return park(tree_.staging(), name.c_str(), *standing);
 }
 
 Result<ObjectId> ApplyRun::parent_at_end(ObjectId directory) {
@@ -57,7 +78,7 @@ Status ApplyRun::place(const Link& link, const ObjectChange& change) {
     } else {
         TS_TRY(ensure_placed(link.parent));
         const ObjectChange& parent = *delta_.find(link.parent);
-        if (gone_at_end(parent)) return diverged(change, "is put into a directory that is removed");
+        if (parent.gone()) return diverged(change, "is put into a directory that is removed");
         TS_ASSIGN(directory, directory_fd(link.parent));
         if (directory < 0) return diverged(parent, "is not in the replica");
     }
@@ -186,7 +207,7 @@ bool ApplyRun::wanted(const Standing& standing) const {
 bool ApplyRun::goes_for_good(const Standing& standing, Removal removal) const {
     if (removal != Removal::kByOperation) return removal == Removal::kForGood;
     const ObjectChange* change = delta_.find(standing.object);
-    return change != nullptr && change->unlinked;
+    return change != nullptr && change->unlinked && !change->dropped;
 }
 
 Status ApplyRun::take_away(int directory, const char* name, const Standing& standing,
@@ -195,7 +216,7 @@ Status ApplyRun::take_away(int directory, const char* name, const Standing& stan
     TS_ASSIGN(const bool real, counts(standing));
     const bool last = standing.status.st_nlink == 1;
     if (real && last) {
-        if (wanted(standing))
+        if (removal != Removal::kForGood && wanted(standing))
             return tree_.set_aside(directory, name, standing, tree_.staging());
         if (!goes_for_good(standing, removal)) return park(directory, name, standing);
     }
@@ -245,7 +266,8 @@ Status ApplyRun::empty_entry(int folder, const std::string& name, Removal remova
     TS_ASSIGN(const auto standing, tree_.at(folder, name.c_str()));
     if (!standing) return {};
     TS_ASSIGN(const bool real, counts(*standing));
-    if (real && wanted(*standing) && (standing->is_directory() || standing->status.st_nlink == 1))
+    if (removal != Removal::kForGood && real && wanted(*standing) &&
+        (standing->is_directory() || standing->status.st_nlink == 1))
         return diverged(*delta_.find(standing->object), "has a place, but was not put there");
     if (!standing->is_directory() || (real && !goes_for_good(*standing, removal)))
         return take_away(folder, name.c_str(), *standing, removal);

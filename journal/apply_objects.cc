@@ -24,10 +24,6 @@ Error ApplyRun::diverged(const ObjectChange& change, std::string_view what) cons
                       change.first_word, change.first.value, raw(change.id), what);
 }
 
-bool ApplyRun::gone_at_end(const ObjectChange& change) const {
-    return change.links.empty() && (change.unlinked || change.created);
-}
-
 Result<int> ApplyRun::directory_fd(ObjectId directory) {
     const auto it = open_.find(directory);
     if (it != open_.end()) return it->second.get();

@@ -36,6 +36,7 @@ class ApplyRun {
     Status ensure_placed(ObjectId directory);
     Result<ObjectId> parent_at_end(ObjectId directory);
     Status place(const Link& link, const ObjectChange& change);
+    Status make_parked(const ObjectChange& change);
     Status place_known(int directory, const Link& link, const ObjectChange& change,
                        const IndexEntry& known, int object);
     Status place_new(int directory, const Link& link, const ObjectChange& change);
@@ -64,7 +65,6 @@ class ApplyRun {
 
     // The object's descriptor for *at() calls, borrowed until the next call; -1: it is gone, and may be.
     Result<int> directory_fd(ObjectId directory);
-    [[nodiscard]] bool gone_at_end(const ObjectChange& change) const;
     [[nodiscard]] Error diverged(const ObjectChange& change, std::string_view what) const;
 
     const Delta& delta_;

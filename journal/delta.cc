@@ -106,19 +106,28 @@ DirectoryChange& Delta::directory(ObjectId id) {
 void Delta::set_entry(ObjectId parent, std::string_view name, EntryChange entry) {
     auto& current = directory(parent).entries[name];
     if (current.object != kNoObject) {
-        auto& links = object(current.object).links;
-        std::erase_if(links, [&](const Link& l) { return l.parent == parent && l.name == name; });
+        auto& before = object(current.object);
+        before.dropped |= entry.by_statement;
+        std::erase_if(before.links,
+                      [&](const Link& l) { return l.parent == parent && l.name == name; });
     }
     current = entry;
     if (entry.object != kNoObject) object(entry.object).links.push_back({parent, name});
 }
 
-void Delta::took_name(ObjectId id) {
-    if (id != kNoObject) object(id).unlinked = true;
+// A directory that goes is empty: what this delta still has in it went underneath, unnoticed.
+void Delta::take_name(ObjectId id) {
+    if (id == kNoObject) return;
+    auto& change = object(id);
+    change.unlinked = true;
+    if (!change.directory) return;
+    for (const auto& [name, entry] : change.directory->entries)
+        if (entry.object != kNoObject) set_entry(id, name, {.by_statement = true});
 }
 
 void Delta::tell(ObjectChange& change, const Attributes& attributes) {
     change.told = true;
+    change.dropped = false;
     change.attributes = attributes;
     change.mtime = attributes.mtime;
 }
@@ -145,9 +154,13 @@ Status Delta::on(const AdoptOp& op) {
     if (S_ISDIR(op.attributes.mode)) {
         while (!change.links.empty()) {
             const Link link = change.links.back();
-            set_entry(link.parent, link.name, {.by_statement = true});
+            set_entry(link.parent, link.name, {});
         }
     }
+    const auto& entries = directory(op.parent).entries;
+    const auto before = entries.find(op.name);
+    if (before != entries.end() && before->second.object != op.object)
+        set_entry(op.parent, op.name, {.by_statement = true});
     set_entry(op.parent, op.name, {.object = op.object});
     return {};
 }
@@ -176,7 +189,7 @@ Status Delta::on(const LinkOp& op) {
 
 Status Delta::on(const UnlinkOp& op) {
     TS_TRY(check_name(op.name));
-    took_name(op.object);
+    take_name(op.object);
     if (op.object == kNoObject) all_told_ = false;
     set_entry(op.parent, op.name, {.by_statement = op.object == kNoObject});
     object(op.parent).mtime = op.parent_mtime;
@@ -189,7 +202,7 @@ Status Delta::on(const RenameOp& op) {
     if (op.exchange != 0) {
         set_entry(op.source_parent, op.source_name, {.object = op.replaced});
     } else {
-        took_name(op.replaced);
+        take_name(op.replaced);
         set_entry(op.source_parent, op.source_name, {});
     }
     set_entry(op.target_parent, op.target_name, {.object = op.object});

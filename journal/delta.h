@@ -61,6 +61,7 @@ struct ObjectChange {
     bool created = false;         // by a CreateOp
     bool told = false;            // created or adopted: type, device and target are known
     bool unlinked = false;        // a name of it was taken away by an operation that says so
+    bool dropped = false;         // a name was dropped by a statement since it was told of last
     std::optional<Attributes> attributes;  // but for the mtime
     std::optional<FileTime> mtime;
     std::uint64_t device = 0;
@@ -71,8 +72,11 @@ struct ObjectChange {
     std::vector<Link> links;
     std::unique_ptr<DirectoryChange> directory;
 
+    // No name is left, unless one that this delta does not mention. What lost its last name by a
+    // statement is kept: it may be told of elsewhere, later.
+    [[nodiscard]] bool gone() const { return links.empty() && unlinked && !dropped; }
     // Made and gone within the range.
-    [[nodiscard]] bool elided() const { return created && links.empty(); }
+    [[nodiscard]] bool elided() const { return created && gone(); }
 };
 
 class Delta {
@@ -106,7 +110,7 @@ class Delta {
     ObjectChange& object(ObjectId id);
     DirectoryChange& directory(ObjectId id);
     void set_entry(ObjectId parent, std::string_view name, EntryChange entry);
-    void took_name(ObjectId id);
+    void take_name(ObjectId id);
     void tell(ObjectChange& change, const Attributes& attributes);
 
     Status on(const EpochOp&) { return {}; }

@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kSocketBufferBytes = 4 << 20;
 
-class SocketTransport final : public Transport {
+class SocketTransport final : public LinkTransport {
    public:
     explicit SocketTransport(Fd socket) : socket_(std::move(socket)) {}
 
@@ -70,7 +70,7 @@ class SocketTransport final : public Transport {
 
 }  // namespace
 
-std::unique_ptr<Transport> socket_transport(Fd socket) {
+std::unique_ptr<LinkTransport> socket_transport(Fd socket) {
     return std::make_unique<SocketTransport>(std::move(socket));
 }
 

@@ -17,7 +17,7 @@ namespace twinspool {
 // The descriptor at which a spawned standby process finds its end.
 inline constexpr int kStandbySocket = 3;
 
-std::unique_ptr<Transport> socket_transport(Fd socket);
+std::unique_ptr<LinkTransport> socket_transport(Fd socket);
 
 // A child process; must be ended with finish() or abandon().
 class StandbyProcess {

@@ -69,7 +69,7 @@ Result<Lsn> Receiver::apply_once(OnceOptions options) {
     return applier_->applied();
 }
 
-Status Receiver::serve(Transport& transport) {
+Status Receiver::serve(LinkTransport& transport) {
     TS_TRY(greet(transport));
     applier_->start();
     applier_->committed(std::min(end_.committed, end_.end.lsn));
@@ -87,7 +87,7 @@ Status Receiver::serve(Transport& transport) {
     return status.error().code == ECONNRESET ? Status{} : status;
 }
 
-Status Receiver::greet(Transport& transport) {
+Status Receiver::greet(LinkTransport& transport) {
     const Hello hello{.volume = store_.volume,
                       .end_lsn = end_.end.lsn.value,
                       .end_chain = raw(end_.end.chain),

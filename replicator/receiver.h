@@ -35,7 +35,7 @@ class Receiver {
     ~Receiver();
 
     // Serves one primary until the link ends; then applies what is known to be committed.
-    Status serve(Transport& transport);
+    Status serve(LinkTransport& transport);
 
     // Without a primary: applies what is committed, or, with `tail`, all that is durable here, as a
     // promotion would. Returns the Lsn that the tree then stands at.
@@ -49,7 +49,7 @@ class Receiver {
     Receiver(const StandbyStore& store, Fd lock);
     Status load();
     Status open_applier();
-    Status greet(Transport& transport);
+    Status greet(LinkTransport& transport);
     Status start_over(const Welcome& welcome);
     Status take(const Message& message);
     Status take_frame(Bytes bytes);
@@ -65,7 +65,7 @@ class Receiver {
     std::unique_ptr<DirectAppender> appender_;
     std::unique_ptr<Applier> applier_;
     std::mutex send_mutex_;  // one sender at a time on transport_; protects said_trouble_ too
-    Transport* transport_ = nullptr;
+    LinkTransport* transport_ = nullptr;
     std::atomic<std::uint64_t> durable_{0};
     std::string said_trouble_;
 };

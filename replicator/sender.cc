@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "replicator/sender.h"
 
+#include <fcntl.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>

@@ -116,7 +116,7 @@ class Sender final : public FrameSink, public Commit::Observer {
     mutable std::mutex mutex_;
     mutable std::condition_variable changed_;
     LinkState state_ = LinkState::kConnecting;
-    std::shared_ptr<Transport> transport_;
+    std::shared_ptr<LinkTransport> transport_;
     std::optional<StandbyProcess> process_;
     std::deque<std::shared_ptr<const SealedFrame>> queue_;
     bool queueing_ = false;    // what is sealed is queued; otherwise it will be read from the segments

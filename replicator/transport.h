@@ -11,9 +11,9 @@
 
 namespace twinspool {
 
-class Transport {
+class LinkTransport {
    public:
-    virtual ~Transport() = default;
+    virtual ~LinkTransport() = default;
     // All of the two pieces, one after the other. EPIPE: the other side is gone.
     virtual Status send(Bytes head, Bytes body) = 0;
     // Fills `out`. ECONNRESET: the other side is gone; ETIMEDOUT never (see shutdown()).

@@ -35,7 +35,7 @@ bool known(std::uint16_t type) {
 
 }  // namespace
 
-Status send_message(Transport& transport, MessageType type, Bytes body) {
+Status send_message(LinkTransport& transport, MessageType type, Bytes body) {
     TS_ASSERT(body.size() <= body_limit(type));
     const MessageHeader header{.magic = kWireMagic,
                                .version = kWireVersion,
@@ -45,7 +45,7 @@ Status send_message(Transport& transport, MessageType type, Bytes body) {
     return transport.send(std::as_bytes(std::span{&header, 1}), body);
 }
 
-Status send_text(Transport& transport, MessageType type, std::string_view text) {
+Status send_text(LinkTransport& transport, MessageType type, std::string_view text) {
     text = text.substr(0, kMaxTextBytes);
     return send_message(transport, type, std::as_bytes(std::span{text}));
 }
@@ -64,7 +64,7 @@ Result<MessageHeader> check_message_header(Bytes bytes) {
     return header;
 }
 
-Status receive_message(Transport& transport, Message& message) {
+Status receive_message(LinkTransport& transport, Message& message) {
     std::byte bytes[sizeof(MessageHeader)];
     TS_TRY(transport.receive(bytes));
     TS_ASSIGN(const MessageHeader header, check_message_header(bytes));

@@ -84,15 +84,15 @@ struct Message {
     }
 };
 
-Status send_message(Transport& transport, MessageType type, Bytes body);
+Status send_message(LinkTransport& transport, MessageType type, Bytes body);
 template <typename Body>
-Status send_body(Transport& transport, MessageType type, const Body& body) {
+Status send_body(LinkTransport& transport, MessageType type, const Body& body) {
     return send_message(transport, type, std::as_bytes(std::span{&body, 1}));
 }
-Status send_text(Transport& transport, MessageType type, std::string_view text);
+Status send_text(LinkTransport& transport, MessageType type, std::string_view text);
 
 // The next message, into `message` (whose memory is used again). EBADMSG: not ours, or beyond bounds.
-Status receive_message(Transport& transport, Message& message);
+Status receive_message(LinkTransport& transport, Message& message);
 // Checks a header as it came. Used by receive_message() and by the fuzz target.
 Result<MessageHeader> check_message_header(Bytes bytes);
 

@@ -6,7 +6,7 @@
 #include "replicator/wire.h"
 
 namespace {
-class Given final : public twinspool::Transport {
+class Given final : public twinspool::LinkTransport {
    public:
     explicit Given(twinspool::Bytes bytes) : rest_(bytes) {}
     twinspool::Status send(twinspool::Bytes /*head*/, twinspool::Bytes /*body*/) override { return {}; }

@@ -125,12 +125,12 @@ def volume_maker(request, fresh):
     try:
         yield make
     finally:
-        for volume in made:
-            volume.clean_up()
-        for volume in made:
-            machine.detach_loops_below(volume.base)
+        for one in made:
+            one.clean_up()
+        for one in made:
+            machine.detach_loops_below(one.base)
             if "TWINSPOOL_KEEP" not in os.environ:
-                machine.drop_large_files(volume.base)
+                machine.drop_large_files(one.base)
 
 
 @pytest.fixture

@@ -81,6 +81,15 @@ def test_nobody_gets_past_the_overlay_while_up_replaces_it(make_volume):
     assert not machine.mounts_below(volume.base)
 
 
+def test_down_of_a_killed_volume_recovers_it_first(volume):
+    (volume.dir / "file").write_text("written, not synced")
+    volume.kill_all()
+    volume.down()
+    assert not machine.mounts_below(volume.base) and not volume.processes()
+    assert (volume.dir / "file").read_text() == "written, not synced"
+    assert volume.compare() == []
+
+
 def test_only_the_primary_killed(volume):
     (volume.dir / "file").write_text("x")
     volume.kill_primary()

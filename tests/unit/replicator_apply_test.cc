@@ -128,6 +128,7 @@ void live(const std::string& base, std::uint64_t seed, Tally& tally) {
             const auto result =
                 replica.apply_until(model.log(), replica.applied() + part, steps);
             if (result.ok()) continue;
+            if (result.error().code != EINTR && getenv("TS_DUMP")) for (size_t i = replica.applied(); i < replica.applied() + part; ++i) puts(describe(model.log()[i]).c_str());
             ASSERT_EQ(result.error().code, EINTR) << result.error().text() << " seed=" << seed;
             killed = true;
             ++tally.kills;

@@ -123,7 +123,10 @@ void Model::create() {
     const std::uint32_t types[] = {S_IFREG, S_IFREG, S_IFREG, S_IFDIR, S_IFDIR,
                                    S_IFDIR, S_IFLNK, S_IFIFO, S_IFCHR};
     const std::uint32_t type = types[below(std::size(types))];
+    know(at.parent);
     const ObjectId id{next_id_++};
+    known_.insert(id);
+    walked_.insert(id);
     Node& node = nodes_[id];
     node.id = id;
     node.told = !silent_;
@@ -148,6 +151,8 @@ void Model::link() {
     const ObjectId object = random_of(false);
     const Place at{random_directory(), new_name()};
     if (nodes_[object].is(S_IFDIR) || nodes_[at.parent].entries.contains(at.name)) return;
+    know(at.parent);
+    know(object);
     put(at, object);
     auto& mtime = nodes_[at.parent].attributes.mtime = new_time();
     tell(LinkOp{.object = object, .parent = at.parent, .name = at.name, .parent_mtime = mtime});
@@ -158,6 +163,8 @@ void Model::unlink() {
     if (at.name.empty()) return;
     const ObjectId object = nodes_[at.parent].entries[at.name];
     if (!nodes_[object].entries.empty()) return;
+    know(at.parent);
+    know(object);
     take(at);
     drop_if_gone(object);
     auto& mtime = nodes_[at.parent].attributes.mtime = new_time();
@@ -182,6 +189,7 @@ void Model::rename() {
         (nodes_[replaced].is(S_IFDIR) != nodes_[object].is(S_IFDIR) ||
          !nodes_[replaced].entries.empty()))
         return;
+    for (const ObjectId id : {source.parent, target.parent, object, replaced}) know(id);
     take(source);
     if (replaced != kNoObject) take(target);
     put(target, object);
@@ -203,6 +211,7 @@ void Model::rename() {
 void Model::write() {
     const ObjectId id = random_of(true);
     if (id == kNoObject) return;
+    know(id);
     Node& node = nodes_[id];
     const std::uint64_t offset = below(3) == 0 ? node.content.size() : below(kMaxContent);
     const std::string data(1 + below(6000), static_cast<char>('A' + below(26)));
@@ -217,6 +226,7 @@ void Model::write() {
 void Model::truncate() {
     const ObjectId id = random_of(true);
     if (id == kNoObject) return;
+    know(id);
     Node& node = nodes_[id];
     node.content.resize(below(kMaxContent));
     node.attributes.mtime = new_time();
@@ -228,6 +238,7 @@ void Model::truncate() {
 void Model::allocate() {
     const ObjectId id = random_of(true);
     if (id == kNoObject) return;
+    know(id);
     Node& node = nodes_[id];
     const auto kind = static_cast<AllocateKind>(below(3));
     const std::uint64_t offset = below(kMaxContent);
@@ -250,6 +261,7 @@ void Model::allocate() {
 
 void Model::set_attributes() {
     const ObjectId id = random_of(false);
+    know(id);
     Node& node = nodes_[id];
     if (!node.is(S_IFLNK))
         node.attributes.mode =
@@ -262,6 +274,7 @@ void Model::set_attributes() {
 
 void Model::set_xattr() {
     const ObjectId id = random_of(false);
+    know(id);
     Node& node = nodes_[id];
     const std::string name = "trusted.x" + std::to_string(below(3));
     if (below(3) == 0) {
@@ -280,7 +293,27 @@ void Model::change_underneath(int changes) {
     walk();
 }
 
+void Model::know(ObjectId object) {
+    if (!walking_ || object == kNoObject || object == kRootObject || known_.contains(object)) return;
+    for (const auto& [path, id] : roots_)
+        if (id == object) return;  // told at the beginning
+    const Place at = place_of(object);
+    know(at.parent);
+    adopt(at);
+}
+
+Model::Place Model::place_of(ObjectId object) {
+    for (const auto& [id, node] : nodes_)
+        for (const auto& [name, entry] : node.entries)
+            if (entry == object) return {id, name};
+    TS_ASSERT(false);
+    return {};
+}
+
 void Model::walk() {
+    walking_ = true;
+    known_.clear();
+    walked_.clear();
     for (const auto& [path, id] : roots_) {
         const Node& node = nodes_[id];
         log_.add(DirectoryOp{.object = id, .path = path, .attributes = node.attributes});
@@ -288,13 +321,29 @@ void Model::walk() {
             log_.add(RemoveXattrOp{.object = id, .name = "trusted.x" + std::to_string(i)});
         for (const auto& [name, value] : node.xattrs)
             log_.add(SetXattrOp{.object = id, .name = name, .value = bytes_of(value)});
-        walk_directory(id);
     }
+    for (bool again = true; again;) {
+        again = false;
+        std::vector<ObjectId> left;
+        for (const auto& [id, node] : nodes_)
+            if (node.is(S_IFDIR) && !walked_.contains(id)) left.push_back(id);
+        std::shuffle(left.begin(), left.end(), random_);
+        for (const ObjectId id : left) {
+            again = true;
+            if (!nodes_.contains(id)) continue;  // removed since
+            know(id);
+            walk_directory(id);
+            for (auto acts = below(6); acts > 2; --acts) act();
+        }
+    }
+    for (auto& [id, node] : nodes_) tell_content(node);
+    walking_ = false;
     content_changed_.clear();
     log_.add(SeededOp{.generation = 1});
 }
 
 void Model::walk_directory(ObjectId directory) {
+    walked_.insert(directory);
     std::string after;
     std::string names;
     const auto state = [&](const std::string& upto) {
@@ -308,17 +357,17 @@ void Model::walk_directory(ObjectId directory) {
     };
     for (const auto& [name, object] : nodes_[directory].entries) {
         adopt({directory, name});
+        if (below(2) == 0) tell_content(nodes_[object]);
         const auto size = static_cast<std::uint32_t>(name.size());
         names.append(reinterpret_cast<const char*>(&size), sizeof size).append(name);
         if (below(3) == 0) state(name);
     }
     state("");
-    for (const auto& [name, object] : nodes_[directory].entries)
-        if (nodes_[object].is(S_IFDIR)) walk_directory(object);
 }
 
 void Model::adopt(const Place& at) {
     Node& node = nodes_[nodes_[at.parent].entries[at.name]];
+    known_.insert(node.id);
     log_.add(AdoptOp{.object = node.id,
                      .parent = at.parent,
                      .name = at.name,
@@ -327,17 +376,19 @@ void Model::adopt(const Place& at) {
                      .target = node.target});
     for (const auto& [name, value] : node.xattrs)
         log_.add(SetXattrOp{.object = node.id, .name = name, .value = bytes_of(value)});
-    if (node.is(S_IFREG) && (!node.told || content_changed_.contains(node.id))) {
-        log_.add(TruncateOp{.object = node.id, .size = 0, .mtime = node.attributes.mtime});
-        log_.add(TruncateOp{
-            .object = node.id, .size = node.content.size(), .mtime = node.attributes.mtime});
-        if (!node.content.empty())
-            log_.add(WriteOp{.object = node.id,
-                             .offset = 0,
-                             .mtime = node.attributes.mtime,
-                             .data = bytes_of(node.content)});
-    }
+}
+
+void Model::tell_content(Node& node) {
+    if (!node.is(S_IFREG) || (node.told && !content_changed_.contains(node.id))) return;
+    log_.add(TruncateOp{
+        .object = node.id, .size = node.content.size(), .mtime = node.attributes.mtime});
+    if (!node.content.empty())
+        log_.add(WriteOp{.object = node.id,
+                         .offset = 0,
+                         .mtime = node.attributes.mtime,
+                         .data = bytes_of(node.content)});
     node.told = true;
+    content_changed_.erase(node.id);
 }
 
 std::string Model::compare(const std::string& store) const {

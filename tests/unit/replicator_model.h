@@ -55,7 +55,8 @@ class Model {
     explicit Model(std::uint64_t seed);
     Log& log() { return log_; }
     void act();  // one random operation, logged
-    // Random changes that nobody logs; then all that the walker has to say about them.
+    // Random changes that nobody logs; then all that the walker has to say about them, with other
+    // operations in between.
     void change_underneath(int changes);
     [[nodiscard]] std::size_t live_objects() const;
 
@@ -95,6 +96,10 @@ class Model {
     void walk();
     void walk_directory(ObjectId directory);
     void adopt(const Place& at);
+    void tell_content(Node& node);
+    // While a walk goes on: what an operation touches is told of first, with what is above it.
+    void know(ObjectId object);
+    Place place_of(ObjectId object);
     void compare_object(const std::string& path, const Node& node, std::string& difference) const;
     void compare_directory(const std::string& path, const Node& node,
                            std::map<ObjectId, std::uint64_t>& inodes, std::string& difference) const;
@@ -106,6 +111,9 @@ class Model {
     std::set<ObjectId> content_changed_;  // underneath
     std::uint64_t next_id_ = 2;
     bool silent_ = false;
+    bool walking_ = false;
+    std::set<ObjectId> known_;   // in this walk
+    std::set<ObjectId> walked_;  // directories
 };
 
 }  // namespace twinspool::test

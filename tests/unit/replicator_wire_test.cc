@@ -12,8 +12,8 @@ namespace twinspool {
 namespace {
 
 struct Pair {
-    std::unique_ptr<Transport> a;
-    std::unique_ptr<Transport> b;
+    std::unique_ptr<LinkTransport> a;
+    std::unique_ptr<LinkTransport> b;
     Pair() {
         int ends[2];
         EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fuse/walker.h"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+
+#include <cstring>
+
+#include "fuse/listing.h"
+#include "fuse/orphans.h"
+#include "fuse/process.h"
+#include "journal/fault.h"
+
+namespace twinspool {
+namespace {
+
+constexpr std::size_t kThrottleStep = std::size_t{4} << 20;
+constexpr std::size_t kThrottleSteps = 16;  // so far may a standby be behind
+constexpr std::chrono::milliseconds kPause{20};
+constexpr std::chrono::seconds kRetryAfter{30};
+
+bool is_dots(const char* name) {
+    return std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0;
+}
+
+
+
+}  // namespace
+
+Walker::Walker(Volume& volume, std::uint32_t standby_count)
+    : volume_(volume), standby_count_(standby_count) {
+    thread_ = std::thread{[this] { run(); }};
+}
+
+void Walker::begin(Round round) {
+    const std::lock_guard lock{mutex_};
+    queue_.clear();
+    wanted_ = true;
+    round_ = round;
+    complete_ = false;
+    running_ = true;
+    restart_ = in_round_;
+    volume_.walking = true;
+    wake_.notify_all();
+}
+
+void Walker::stop() {
+    {
+        const std::lock_guard lock{mutex_};
+        stopping_ = true;
+        wake_.notify_all();
+    }
+    if (thread_.joinable()) thread_.join();
+}
+
+void Walker::revisit(const Inode& inode) {
+    const std::lock_guard lock{mutex_};
+    queue_.push_back(visit_of(inode));
+    running_ = true;
+    volume_.walking = true;
+    wake_.notify_all();
+}
+
+WalkProgress Walker::progress() const {
+    const std::lock_guard lock{mutex_};
+    return {.running = running_,
+            .complete = complete_,
+            .seeding = running_ && round_ == Round::kSeed,
+            .objects_done = counters_.objects_done,
+            .objects_total = counters_.objects_total,
+            .bytes_done = counters_.bytes_done,
+            .bytes_total = counters_.bytes_total,
+            .found_changed = volume_.found_changed,
+            .failed = counters_.failed};
+}
+
+bool Walker::interrupted() const {
+    return stopping_ || restart_ || volume_.journal.failure() != 0;
+}
+
+void Walker::run() {
+    name_thread("walker");
+    become_background_thread();
+    std::unique_lock lock{mutex_};
+    while (!stopping_) {
+        wake_.wait(lock, [this] { return stopping_ || wanted_ || !queue_.empty(); });
+        if (stopping_) return;
+        if (wanted_) {
+            wanted_ = false;
+            in_round_ = true;
+            restart_ = false;
+            lock.unlock();
+            run_round();
+            lock.lock();
+            in_round_ = false;
+        } else {
+            lock.unlock();
+            visit_queued();
+            settle_directories();
+            lock.lock();
+            running_ = volume_.walking = !queue_.empty() || wanted_;
+        }
+        if (volume_.journal.failure() != 0) return;
+    }
+}
+
+void Walker::run_round() {
+    counters_.objects_done = counters_.bytes_done = counters_.failed = 0;
+    counters_.objects_total = counters_.bytes_total = 0;
+    changed_.clear();
+    touched_.clear();
+    if (round_ == Round::kSeed) count_all();
+    for (const Directory& directory : volume_.directories) {
+        for (;;) {
+            if (interrupted()) return;
+            Turn turn{volume_.journal, Turn::Waiting::kAllowed};
+            const Ending told = ensure_directory_told(volume_, turn, *directory.root);
+            if (told.is_done()) break;
+            if (!told.is_busy() && !told.lacks_credit())
+                note_failure("tell of", directory.path.c_str(), told.code());
+            pause(kPause);
+        }
+        if (!directory.root->complete) changed_.push_back(visit_of(*directory.root));
+        const std::lock_guard lock{mutex_};
+        queue_.push_back(visit_of(*directory.root));
+    }
+    finish_round();
+}
+
+// A quick pass for the totals that people see. What changes meanwhile does not matter.
+void Walker::count_all() {
+    std::vector<Fd> stack;
+    for (const Directory& directory : volume_.directories)
+        stack.emplace_back(::openat(directory.backing_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    constexpr std::size_t kDeep = 2000;
+    while (!stack.empty() && !interrupted()) {
+        DirectoryStream stream{kNoObject, std::move(stack.back())};
+        stack.pop_back();
+        if (stream.fd() < 0) continue;
+        for (;;) {
+            const auto entry = stream.peek();
+            if (!entry.ok() || !*entry) break;
+            const char* const name = (*entry)->name;
+            struct statx now {};
+            if (!is_dots(name) && stat_entry(stream.fd(), name, now) == 0) {
+                ++counters_.objects_total;
+                if (S_ISREG(now.stx_mode)) counters_.bytes_total += now.stx_size;
+                if (S_ISDIR(now.stx_mode) && stack.size() < kDeep)
+                    stack.emplace_back(::openat(stream.fd(), name,
+                                                O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+            }
+            stream.skip();
+        }
+    }
+}
+
+void Walker::visit_queued() {
+    for (;;) {
+        Visit next{};
+        {
+            const std::lock_guard lock{mutex_};
+            if (queue_.empty()) return;
+            next = queue_.back();
+            queue_.pop_back();
+        }
+        if (interrupted()) return;
+        visit(next);
+    }
+}
+
+Result<InodeRef> Walker::open_visit(const Visit& visit) {
+    InodeRef known = volume_.inodes.find(visit.object);
+    if (known) return known;
+    TS_ASSIGN(const Fd fd, open_handle(volume_.directories[visit.directory].backing_fd,
+                                       visit.handle, O_PATH | O_NOFOLLOW));
+    struct statx now {};
+    if (const int error = stat_object(fd.get(), now)) return plain(error);
+    return identify_object(volume_, visit.directory, fd.get(), now);
+}
+
+void Walker::visit(const Visit& next) {
+    auto inode = open_visit(next);
+    if (!inode.ok()) {
+        if (!is_gone(inode.error().code)) note_failure("open", "an object", inode.error().code);
+        return;
+    }
+    if ((*inode)->type == S_IFREG) {
+        if (volume_.told(**inode) && !(*inode)->complete) {
+            const Status shipped = ship_content(**inode);
+            if (!shipped.ok()) note_failure("read", "a file", shipped.error().code);
+        }
+        return;
+    }
+    if ((*inode)->type != S_IFDIR) return;
+    auto fd = open_handle(volume_.directories[next.directory].backing_fd, next.handle,
+                          O_RDONLY | O_DIRECTORY);
+    if (fd.ok())
+        visit_directory(*inode, std::move(*fd));
+    else if (!is_gone(fd.error().code))
+        note_failure("open", "a directory", fd.error().code);
+}
+
+void Walker::visit_directory(const InodeRef& directory, Fd fd) {
+    DirectoryStream stream{directory->id, std::move(fd)};
+    bool told = !directory->complete;
+    while (!interrupted()) {
+        const auto entry = stream.peek();
+        if (!entry.ok()) {
+            note_failure("list", "a directory", entry.error().code);
+            break;
+        }
+        if (!*entry) break;
+        const char* const name = (*entry)->name;
+        if (!is_dots(name) && !is_hidden(volume_, *directory, name))
+            visit_entry(directory, name, told);
+        stream.skip();
+    }
+    if (told) touched_.push_back(visit_of(*directory));
+}
+
+void Walker::visit_entry(const InodeRef& parent, const char* name, bool& told) {
+    for (;;) {
+        if (interrupted()) return;
+        Turn turn{volume_.journal, Turn::Waiting::kAllowed};
+        auto found = find_entry(volume_, turn, *parent, name);
+        throttle(turn.last(), 256);
+        if (!found.ok()) {
+            const Ending ending{found.error().code};
+            if (ending.is_busy() || ending.lacks_credit()) {
+                pause(kPause);
+                continue;
+            }
+            if (!is_gone(ending.code())) note_failure("tell of", name, ending.code());
+            return;
+        }
+        const Inode& inode = *found->inode;
+        told = told || found->told_here;
+        const bool other_name = !found->told_here && (!parent->complete ||
+                                                      (found->attributes.stx_nlink > 1 &&
+                                                       round_ == Round::kSeed));
+        const bool was_complete = inode.complete;
+        Status done;
+        if (other_name) done = log_name_again(*parent, name, *found->inode);
+        if (done.ok() && inode.type == S_IFREG && !inode.complete)
+            done = ship_content(*found->inode);
+        if (!done.ok()) note_failure("read", name, done.error().code);
+        ++counters_.objects_done;
+        if (was_complete && inode.type == S_IFREG)
+            counters_.bytes_done += found->attributes.stx_size;
+        if (round_ != Round::kSeed) ++counters_.objects_total;
+        if (inode.type != S_IFDIR) return;
+        if (!inode.complete) changed_.push_back(visit_of(inode));
+        const std::lock_guard lock{mutex_};
+        queue_.push_back(visit_of(inode));
+        return;
+    }
+}
+
+// What must wait until all additions have been logged.
+void Walker::settle_directories() {
+    for (const Visit& directory : changed_) {
+        if (interrupted()) return;
+        const Status stated = state_entries(directory);
+        if (!stated.ok() && !is_gone(stated.error().code))
+            note_failure("state the names of", "a directory", stated.error().code);
+    }
+    changed_.clear();
+    for (const Visit& directory : touched_) {
+        if (interrupted()) return;
+        const Status logged = log_mtime(directory);
+        if (!logged.ok() && !is_gone(logged.error().code))
+            note_failure("log the times of", "a directory", logged.error().code);
+    }
+    touched_.clear();
+}
+
+void Walker::finish_round() {
+    for (;;) {
+        visit_queued();
+        settle_directories();
+        if (interrupted()) return;
+        if (counters_.failed > 0) break;
+        TS_FAULT(walker_finished);
+        std::unique_lock lock{mutex_};
+        if (!queue_.empty()) continue;  // something was moved meanwhile
+        volume_.suspicion = Volume::Suspicion::kNone;
+        volume_.walking = false;
+        running_ = false;
+        complete_ = true;
+        lock.unlock();
+        volume_.touched.clear();
+        volume_.journal.generation_seeded(volume_.generation);
+        return;
+    }
+    spdlog::error("{} objects could not be told to the standby; trying again",
+                  counters_.failed.load());
+    {
+        const std::lock_guard lock{mutex_};
+        wanted_ = true;
+    }
+    pause(kRetryAfter);
+}
+
+void Walker::note_failure(const char* what, const char* name, int error) {
+    ++counters_.failed;
+    spdlog::error("could not {} {}: {}", what, name, std::strerror(error));  // NOLINT
+}
+
+void Walker::pause(std::chrono::milliseconds time) {
+    std::unique_lock lock{mutex_};
+    wake_.wait_for(lock, time, [this] { return interrupted(); });
+}
+
+// Leaves most of the frames to others, and never runs far ahead of a standby.
+void Walker::throttle(Lsn lsn, std::size_t bytes) {
+    if (lsn.value == 0) return;
+    unsynced_bytes_ += bytes;
+    if (unsynced_bytes_ < kThrottleStep) return;
+    unsynced_bytes_ = 0;
+    sent_.push_back(lsn);
+    if (!volume_.journal.make_durable(lsn).ok() || sent_.size() < kThrottleSteps) return;
+    const Lsn behind = sent_.front();
+    sent_.pop_front();
+    for (std::uint32_t standby = 0; standby < standby_count_; ++standby)
+        while (volume_.journal.commit().standby(standby) < behind && !interrupted()) pause(kPause);
+}
+
+}  // namespace twinspool

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of fuse/walker that logs what is in files and directories.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+
+#include "fuse/listing.h"
+#include "fuse/orphans.h"
+#include "fuse/walker.h"
+
+namespace twinspool {
+namespace {
+
+constexpr std::size_t kNamesBytes = 64 * 1024;
+
+// What `fd` holds from `offset` on: where data begins and how much of it comes in one piece.
+struct Piece {
+    std::uint64_t offset = 0;
+    std::size_t size = 0;
+};
+Result<Piece> next_piece(int fd, std::uint64_t from, std::uint64_t file_size) {
+    if (from >= file_size) return Piece{.offset = file_size, .size = 0};
+    off_t start = ::lseek(fd, static_cast<off_t>(from), SEEK_DATA);
+    if (start < 0 && errno == ENXIO) return Piece{.offset = file_size, .size = 0};
+    if (start < 0) start = static_cast<off_t>(from);  // a file system without that: all is data
+    off_t stop = ::lseek(fd, start, SEEK_HOLE);
+    if (stop < 0) stop = static_cast<off_t>(file_size);
+    const std::uint64_t end = std::min(static_cast<std::uint64_t>(stop), file_size);
+    const auto begin = static_cast<std::uint64_t>(start);
+    if (begin >= end) return Piece{.offset = file_size, .size = 0};
+    return Piece{.offset = begin,
+                 .size = static_cast<std::size_t>(std::min<std::uint64_t>(end - begin, kMaxDataBytes))};
+}
+
+std::vector<std::byte>& chunk_buffer() {
+    thread_local std::vector<std::byte> buffer(kMaxDataBytes);
+    return buffer;
+}
+
+void append_name(std::vector<std::byte>& names, const std::string& name) {
+    const auto size = static_cast<std::uint32_t>(name.size());
+    const auto* const head = reinterpret_cast<const std::byte*>(&size);
+    names.insert(names.end(), head, head + sizeof size);
+    const auto* const text = reinterpret_cast<const std::byte*>(name.data());
+    names.insert(names.end(), text, text + name.size());
+}
+
+Result<std::vector<std::string>> sorted_names(const Volume& volume, const Inode& directory, int fd) {
+    Fd own{::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+    if (!own.valid()) return plain(errno);
+    DirectoryStream stream{directory.id, std::move(own)};
+    std::vector<std::string> names;
+    for (;;) {
+        TS_ASSIGN(const auto entry, stream.peek());
+        if (!entry) break;
+        std::string name = entry->name;
+        if (name != "." && name != ".." && !is_hidden(volume, directory, name.c_str()))
+            names.push_back(std::move(name));
+        stream.skip();
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+}  // namespace
+
+// One more name of what was told under another; or one that is told but may not stand there yet.
+Status Walker::log_name_again(Inode& parent, const char* name, Inode& object) {
+    Turn turn{volume_.journal, Turn::Waiting::kAllowed};
+    const std::string_view entry{name};
+    if (!turn.wait_for_credit(max_encoded_size(entry.size()))) return plain(EROFS);
+    TS_ASSIGN(const Lease lease, volume_.lease(parent));
+    const GatePass pass{volume_.gate};
+    ObjectLocks locks;
+    (void)locks.lock({&parent, &object}, turn);
+    struct statx now {};
+    if (stat_entry(lease.fd(), name, now) != 0 || now.stx_ino != object.number) return {};
+    if (!volume_.told(parent) || !volume_.told(object)) return {};
+    if (object.type == S_IFDIR) {
+        for (;;) {
+            const Ending told = tell_entry(volume_, turn, parent, lease.fd(), name, object,
+                                           object.complete ? Telling::kFirst : Telling::kAgain);
+            if (told.is_done()) return {};
+            if (!told.lacks_credit()) return plain(told);
+            if (!turn.wait_for_credit(kMaxFramePayload)) return plain(EROFS);
+        }
+    }
+    struct statx above {};
+    if (const int error = stat_object(lease.fd(), above)) return plain(error);
+    turn.append(LinkOp{.object = object.id,
+                       .parent = parent.id,
+                       .name = entry,
+                       .parent_mtime = mtime_of(above)});
+    return {};
+}
+
+Status Walker::ship_content(Inode& file) {
+    auto fd = open_handle(volume_.directories[file.directory].backing_fd, file.handle,
+                          O_RDONLY | O_NOFOLLOW | O_NOATIME);
+    if (!fd.ok()) return is_gone(fd.error().code) ? Status{} : Status{fd.error()};
+    {
+        Turn turn{volume_.journal, Turn::Waiting::kAllowed};
+        if (!turn.wait_for_credit(2 * max_encoded_size(0))) return {};
+        const GatePass pass{volume_.gate};
+        ObjectLocks locks;
+        (void)locks.lock({&file}, turn);
+        struct statx now {};
+        if (const int error = stat_object(fd->get(), now)) return plain(error);
+        if (!volume_.told(file) || file.unlinked) return {};
+        // To nothing first: where there is a hole now, the standby may have had data.
+        turn.append(TruncateOp{.object = file.id, .size = 0, .mtime = mtime_of(now)});
+        turn.append(TruncateOp{.object = file.id, .size = now.stx_size, .mtime = mtime_of(now)});
+    }
+    std::uint64_t offset = 0;
+    bool at_end = false;
+    while (!at_end && !interrupted()) TS_TRY(ship_chunk(file, fd->get(), offset, at_end));
+    return {};
+}
+
+Status Walker::ship_chunk(Inode& file, int fd, std::uint64_t& offset, bool& at_end) {
+    // Read from the disk before the lock is taken, so that it is held for a copy only.
+    (void)::readahead(fd, static_cast<off64_t>(offset), kMaxDataBytes);
+    std::byte peeked{};
+    (void)::pread(fd, &peeked, 1, static_cast<off_t>(offset));
+    Turn turn{volume_.journal, Turn::Waiting::kAllowed};
+    if (!turn.wait_for_credit(max_encoded_size(kMaxDataBytes) + max_encoded_size(0))) {
+        at_end = true;
+        return {};
+    }
+    std::size_t size = 0;
+    {
+        const GatePass pass{volume_.gate};
+        ObjectLocks locks;
+        (void)locks.lock({&file}, turn);
+        if (!volume_.told(file) || file.unlinked) {
+            at_end = true;
+            return {};
+        }
+        struct statx now {};
+        if (const int error = stat_object(fd, now)) return plain(error);
+        TS_ASSIGN(const Piece piece, next_piece(fd, offset, now.stx_size));
+        std::vector<std::byte>& buffer = chunk_buffer();
+        if (piece.size > 0) {
+            const ssize_t got = ::pread(fd, buffer.data(), piece.size,
+                                        static_cast<off_t>(piece.offset));
+            if (got < 0) return plain(errno);
+            size = static_cast<std::size_t>(got);
+            turn.append(WriteOp{.object = file.id,
+                                .offset = piece.offset,
+                                .mtime = mtime_of(now),
+                                .data = Bytes{buffer}.first(size)});
+        }
+        offset = piece.offset + size;
+        if (size == 0 || offset >= now.stx_size) {
+            at_end = true;
+            turn.append(AttributesOp{.object = file.id, .attributes = attributes_of(now)});
+            volume_.touch(file);
+            TS_TRY(write_identity(fd, {.object = file.id,
+                                       .generation = volume_.generation,
+                                       .complete = true,
+                                       .handle = file.handle}));
+            file.complete = true;
+        }
+    }
+    counters_.bytes_done += size;
+    throttle(turn.last(), size);
+    return {};
+}
+
+Status Walker::log_names(Turn& turn, Inode& directory, int fd) {
+    struct statx now {};
+    if (const int error = stat_object(fd, now)) return plain(error);
+    TS_ASSIGN(const auto names, sorted_names(volume_, directory, fd));
+    std::string after;
+    std::vector<std::byte> chunk;
+    for (std::size_t i = 0; i <= names.size(); ++i) {
+        const bool last = i == names.size();
+        if (!last) append_name(chunk, names[i]);
+        if (!last && (chunk.size() < kNamesBytes || i + 1 == names.size())) continue;
+        const std::string upto = last ? std::string{} : names[i];
+        if (!turn.wait_for_credit(max_encoded_size(after.size() + upto.size() + chunk.size())))
+            return plain(EROFS);
+        turn.append(EntriesOp{.parent = directory.id,
+                              .after = after,
+                              .upto = upto,
+                              .names = chunk,
+                              .parent_mtime = mtime_of(now)});
+        after = upto;
+        chunk.clear();
+    }
+    return {};
+}
+
+Status Walker::state_entries(const Visit& visit) {
+    TS_ASSIGN(const InodeRef directory, open_visit(visit));
+    TS_ASSIGN(const Lease lease, volume_.lease(*directory));
+    Turn turn{volume_.journal, Turn::Waiting::kAllowed};
+    const GatePass pass{volume_.gate};
+    ObjectLocks locks;
+    (void)locks.lock({directory.get()}, turn);
+    if (!volume_.told(*directory) || directory->unlinked) return {};
+    TS_TRY(log_names(turn, *directory, lease.fd()));
+    volume_.touch(*directory);
+    TS_TRY(write_identity(lease.fd(), {.object = directory->id,
+                                       .generation = volume_.generation,
+                                       .complete = true,
+                                       .handle = directory->handle}));
+    directory->complete = true;
+    return {};
+}
+
+Status Walker::log_mtime(const Visit& visit) {
+    TS_ASSIGN(const InodeRef directory, open_visit(visit));
+    TS_ASSIGN(const Lease lease, volume_.lease(*directory));
+    Turn turn{volume_.journal, Turn::Waiting::kAllowed};
+    if (!turn.wait_for_credit(max_encoded_size(0))) return plain(EROFS);
+    const GatePass pass{volume_.gate};
+    ObjectLocks locks;
+    (void)locks.lock({directory.get()}, turn);
+    if (!volume_.told(*directory) || directory->unlinked) return {};
+    struct statx now {};
+    if (const int error = stat_object(lease.fd(), now)) return plain(error);
+    turn.append(AttributesOp{.object = directory->id, .attributes = attributes_of(now)});
+    return {};
+}
+
+}  // namespace twinspool
