@@ -109,7 +109,9 @@ Result<Answer> log_new(Volume& volume, Turn& turn, const Inode& parent, int pare
     struct statx above {};
     if (const int error = stat_object(parent_fd, above)) return plain(error);
     Inherited inherited;
-    if (inherits) TS_ASSIGN(inherited, look_inherited(made.fd.get()));
+    if (inherits) {
+        TS_ASSIGN(inherited, look_inherited(made.fd.get()));
+    }
     turn.append(CreateOp{.object = id,
                          .parent = parent.id,
                          .name = name,

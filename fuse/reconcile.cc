@@ -184,8 +184,9 @@ class Reconciliation {
 
     Status entries(const Note& note) {
         std::optional<Standing> standing[kMaxNotedEntries];
-        for (std::uint32_t i = 0; i < note.entry_count; ++i)
+        for (std::uint32_t i = 0; i < note.entry_count; ++i) {
             TS_ASSIGN(standing[i], look(note.entries[i]));
+        }
         if (note.entry_count == 2 && standing[0] && standing[1])
             TS_TRY(log_rename(note, *standing[0], *standing[1]));
         // What is there first: it may be all that still names what is gone elsewhere.

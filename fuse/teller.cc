@@ -51,7 +51,9 @@ Result<Told> look(int fd) {
     Told told;
     if (const int error = stat_object(fd, told.now)) return plain(error);
     TS_ASSIGN(told.xattrs, read_xattrs(fd));
-    if (S_ISLNK(told.now.stx_mode)) TS_ASSIGN(told.target, link_target(fd));
+    if (S_ISLNK(told.now.stx_mode)) {
+        TS_ASSIGN(told.target, link_target(fd));
+    }
     return told;
 }
 

@@ -49,9 +49,10 @@ Json answer(Reign& reign, const Json& request, const Asker& asker) {
         return Json::object();
     }
     if (command == "end") {
-        Json ended{{"shortfall", reign.end()}};
+        const auto ended = reign.end();
+        if (!ended.ok()) return {{"error", ended.error().sentence}};
         end_process();
-        return ended;
+        return {{"shortfall", ended.value()}};
     }
     const auto goal = parse_goal(request.value("for", std::string{}));
     const auto timeout = request.find("timeout_ns");
@@ -117,7 +118,11 @@ Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartRe
               }));
     report.tell({{"served", true}, {"transport", reign->transport_text()}});
     serve(*reign, paths.name, signals, report);
-    return reign->end().empty() ? ExitCode::kDone : ExitCode::kDegraded;
+    const auto ended = reign->end();
+    if (ended.ok()) return ended.value().empty() ? ExitCode::kDone : ExitCode::kDegraded;
+    // Still mounted somewhere: what is not applied yet is in the journal and its tail.
+    spdlog::error("ending without a clean end: {}", ended.error().sentence);
+    ::_exit(static_cast<int>(ExitCode::kFailed));
 }
 
 }  // namespace

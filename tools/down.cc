@@ -68,12 +68,16 @@ Outcome<ExitCode> run_down(const std::string& volume) {
         print_warning(fmt::format("the standby does not have everything applied: {}; going down", why));
     TS_ASSIGN(const auto leaving, ask(paths, "leave"));
     TS_TRY(site.take_away());
-    TS_ASSIGN(const auto ended, ask(paths, "end"));
+    const auto ended = ask(paths, "end");
+    if (!ended.ok()) {
+        TS_TRY(site.put_in_place());
+        return ended.error();
+    }
     if (!wait_for_daemon_end(paths, kEndPatience))
         return failure("the daemon of {} has written everything, but does not end; look at {}", volume,
                        paths.log());
     TS_TRY(site.clear());
-    const auto why = shortfall(ended);
+    const auto why = shortfall(ended.value());
     if (why.empty()) {
         print(fmt::format("{}: down; everything is applied on the standby\n", volume));
         return ExitCode::kDone;

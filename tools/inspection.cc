@@ -215,6 +215,44 @@ std::optional<std::string> seen_past(const MountTable& table, const FsPlace& pla
     return std::nullopt;
 }
 
+// The programs in other mount namespaces.
+class Others {
+   public:
+    explicit Others(const MountTable& own) {
+        const std::string own_namespace = link_target("/proc/self/ns/mnt");
+        propagation_.learn(own);
+        for (const pid_t pid : programs()) {
+            const std::string its = link_target(fmt::format("/proc/{}/ns/mnt", pid));
+            if (its.empty() || its == own_namespace) continue;
+            processes_.emplace_back(pid, &tables_.of(pid));
+            propagation_.learn(*processes_.back().second);
+        }
+    }
+    [[nodiscard]] const auto& processes() const { return processes_; }
+    [[nodiscard]] const Propagation& propagation() const { return propagation_; }
+
+    // Whether this mount of another namespace goes when ours at the same place is unmounted: what it
+    // is mounted on there receives from what ours is mounted on.
+    [[nodiscard]] bool follows(const MountTable& own, const MountTable& table,
+                               const MountEntry& entry) const {
+        const MountEntry* below = table.find(entry.parent);
+        if (below == nullptr) return false;
+        for (const auto& ours : own.entries()) {
+            if (ours.device != entry.device || ours.root != entry.root) continue;
+            const MountEntry* below_ours = own.find(ours.parent);
+            if (below_ours != nullptr && below_ours->device == below->device &&
+                propagation_.reaches(*below_ours, *below))
+                return true;
+        }
+        return false;
+    }
+
+   private:
+    Tables tables_;
+    Propagation propagation_;
+    std::vector<std::pair<pid_t, const MountTable*>> processes_;
+};
+
 }  // namespace
 
 std::string describe(const std::vector<ProcessFinding>& findings, std::size_t limit) {
@@ -241,21 +279,26 @@ Result<std::vector<ProcessFinding>> out_of_reach(const std::string& path) {
     const MountEntry* from = own.covering_without_overlays(path);
     if (from == nullptr) return make_error(ENOENT, "find the mount that holds {}", path);
     const FsPlace place = MountTable::place_in(*from, path);
-    const std::string own_namespace = link_target("/proc/self/ns/mnt");
-
-    std::vector<std::pair<pid_t, const MountTable*>> others;
-    Tables tables;
-    Propagation propagation;
-    for (const pid_t pid : programs()) {
-        const std::string its = link_target(fmt::format("/proc/{}/ns/mnt", pid));
-        if (its.empty() || its == own_namespace) continue;
-        others.emplace_back(pid, &tables.of(pid));
-        propagation.learn(*others.back().second);
-    }
+    const Others others(own);
     std::vector<ProcessFinding> findings;
-    for (const auto& [pid, table] : others)
-        if (const auto seen = seen_past(*table, place, *from, propagation))
+    for (const auto& [pid, table] : others.processes())
+        if (const auto seen = seen_past(*table, place, *from, others.propagation()))
             findings.push_back({pid, command_of(pid), fmt::format("sees it at {}", *seen)});
+    return findings;
+}
+
+Result<std::vector<ProcessFinding>> keepers_of_device(dev_t device) {
+    TS_ASSIGN(const auto own, MountTable::of_self());
+    const Others others(own);
+    std::vector<ProcessFinding> findings;
+    for (const auto& [pid, table] : others.processes())
+        for (const auto& entry : table->entries()) {
+            if (entry.device != device || others.follows(own, *table, entry)) continue;
+            findings.push_back({pid, command_of(pid),
+                                fmt::format("has it mounted at {}, in a mount namespace of its own",
+                                            entry.point)});
+            break;
+        }
     return findings;
 }
 

@@ -33,6 +33,10 @@ Result<std::vector<ProcessFinding>> users_of_device(dev_t device);
 // mounted over it here.
 Result<std::vector<ProcessFinding>> out_of_reach(const std::string& path);
 
+// Processes in other mount namespaces that have the file system on this device mounted, and would
+// keep it when it is unmounted here.
+Result<std::vector<ProcessFinding>> keepers_of_device(dev_t device);
+
 // A warning about the file system under `path` if it has no journal of its own; "" otherwise.
 std::string warning_without_journal(const std::string& path);
 

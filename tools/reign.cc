@@ -27,13 +27,26 @@ constexpr Nanoseconds kApplyPatience = 120s;
 constexpr std::pair<std::string_view, Goal> kGoals[] = {
     {"durable", Goal::kDurable}, {"applied", Goal::kApplied}, {"in-sync", Goal::kInSync}};
 
-TransportWish wish_of(TransportChoice choice) {
+constexpr const char* kUringSwitch = "/sys/module/fuse/parameters/enable_uring";
+
+using OverlayTransport = decltype(OverlayOptions::transport);
+
+OverlayTransport transport_of(TransportChoice choice) {
     switch (choice) {
-        case TransportChoice::kAuto: return TransportWish::kAuto;
-        case TransportChoice::kIoUring: return TransportWish::kIoUring;
-        case TransportChoice::kDev: return TransportWish::kDev;
+        case TransportChoice::kIoUring: return OverlayTransport::kIoUring;
+        case TransportChoice::kDev: return OverlayTransport::kDev;
+        case TransportChoice::kAuto: break;
     }
-    return TransportWish::kAuto;
+    return OverlayTransport::kAuto;
+}
+
+std::string why_not_uring(TransportChoice choice) {
+    if (choice == TransportChoice::kDev) return "as configured";
+    const auto value = read_file(kUringSwitch);
+    if (!value.ok()) return "this kernel has no FUSE over io_uring; Linux 6.14 has";
+    if (!value.value().starts_with('Y') && !value.value().starts_with('1'))
+        return fmt::format("FUSE over io_uring is switched off: echo Y > {}", kUringSwitch);
+    return "the kernel or libfuse did not offer io_uring";
 }
 
 std::string recovery_text(const Predecessor& predecessor) {
@@ -56,7 +69,9 @@ std::optional<Goal> parse_goal(std::string_view word) {
 Reign::Reign(VolumePaths paths, VolumeConfig config)
     : paths_(std::move(paths)), config_(std::move(config)) {}
 
-Reign::~Reign() { (void)end(); }
+Reign::~Reign() {
+    if (checkpointer_) (void)end();
+}
 
 Outcome<std::unique_ptr<Reign>> Reign::begin(const VolumePaths& paths, const VolumeConfig& config,
                                              StartReport& report) {
@@ -93,7 +108,15 @@ Verdict Reign::open_journal(StartReport& report) {
 Verdict Reign::open_overlay() {
     OverlayOptions options;
     options.mountpoint = paths_.mount();
-    options.transport = wish_of(config_.transport);
+    options.transport = transport_of(config_.transport);
+    // The first seed of a new volume is generation 1.
+    const auto& predecessor = journal_->predecessor();
+    generation_ = std::max(predecessor.generation, std::uint32_t{1});
+    seeded_before_ = predecessor.seeded == generation_;
+    if (predecessor.generation != generation_) journal_->begin_generation(generation_);
+    options.generation = generation_;
+    options.seeded = seeded_before_;
+    options.standby_count = static_cast<std::uint32_t>(config_.standbys.size());
     for (std::size_t i = 0; i < backing_.size(); ++i)
         options.directories.push_back({config_.directories[i].path, backing_[i].get()});
     TS_ASSIGN(overlay_, Overlay::start(options, *journal_));
@@ -112,7 +135,7 @@ void Reign::open_links() {
         options.volume = config_.id;
         options.segment_bytes = config_.segment_size;
         options.standby_timeout = config_.standby_timeout;
-        options.start_over = [this] { overlay_->seed_again(); };
+        options.start_over = [this] { seed_again(); };
         senders_.push_back(std::make_unique<Sender>(std::move(options), *journal_));
         senders.push_back(senders_.back().get());
     }
@@ -127,10 +150,21 @@ void Reign::open_links() {
     checkpointer_->start();
 }
 
+void Reign::seed_again() {
+    if (ending_) return;  // the next reign will find that the standby has nothing
+    seeded_before_ = false;
+    journal_->begin_generation(++generation_);
+    const Lsn from = overlay_->begin_reseed(generation_);
+    spdlog::info("seeding again from record {}", from.value);
+}
+
+std::string_view Reign::transport() const {
+    return overlay_->transport() == OverlayTransport::kIoUring ? "io_uring" : "dev";
+}
+
 std::string Reign::transport_text() const {
-    const auto transport = overlay_->transport();
-    return transport.reason.empty() ? transport.name
-                                    : fmt::format("{} ({})", transport.name, transport.reason);
+    if (overlay_->transport() == OverlayTransport::kIoUring) return "io_uring";
+    return fmt::format("dev ({})", why_not_uring(config_.transport));
 }
 
 std::optional<std::string> Reign::standby_report() const {
@@ -151,11 +185,11 @@ std::optional<std::string> Reign::standby_report() const {
 }
 
 VolumeFacts Reign::facts() const {
-    const auto walk = overlay_->walk();
+    const bool walked = !overlay_->walking();
     VolumeFacts facts{.failed = journal_->failure() != 0,
                       .alone = false,
-                      .seeded = walk.seeded,
-                      .walked = walk.complete,
+                      .seeded = seeded_before_ || walked,
+                      .walked = walked,
                       .in_sync = true};
     for (const auto& sender : senders_) {
         const auto state = sender->status().state;
@@ -213,7 +247,7 @@ Json Reign::status() {
     json["mode"] = spell(config_.mode);
     json["epoch"] = journal_->epoch().number;
     json["pid"] = ::getpid();
-    json["transport"] = overlay_->transport().name;
+    json["transport"] = transport();
     json["directories"] = Json::array();
     for (const auto& directory : config_.directories)
         json["directories"].push_back({{"path", directory.path}});
@@ -228,7 +262,9 @@ Json Reign::status() {
     json["seed"] = {{"objects_done", walk.objects_done},
                     {"objects_total", walk.objects_total},
                     {"bytes_done", walk.bytes_done},
-                    {"bytes_total", walk.bytes_total}};
+                    {"bytes_total", walk.bytes_total},
+                    {"found_changed", walk.found_changed},
+                    {"failed", walk.failed}};
     return json;
 }
 
@@ -303,21 +339,22 @@ Status Reign::close_journal() {
         const std::lock_guard lock{mutex_};
         if (left_) unchanged_before = std::min(*left_, unchanged_before);
     }
-    if (!overlay_->walk().complete)
-        unchanged_before = std::min(journal_->predecessor().unchanged_before, unchanged_before);
+    const auto& predecessor = journal_->predecessor();
+    if (overlay_->walking() && predecessor.end != Lsn{})
+        unchanged_before = std::min(predecessor.unchanged_before, unchanged_before);
     if (journal_->take_credit(max_encoded_size(0)))
         TS_TRY(journal_->make_durable(journal_->append(ClosedOp{unchanged_before})));
     return {};
 }
 
-std::string Reign::end() {
+Outcome<std::string> Reign::end() {
     const std::lock_guard one_at_a_time{end_mutex_};
     if (ended_) return *ended_;
-    if (!journal_ || !overlay_) {
-        ended_ = "";
-        return "";
+    ending_ = true;
+    if (auto stopped = overlay_->stop(); !stopped.ok()) {
+        ending_ = false;
+        return stopped.error();
     }
-    overlay_->stop();
     checkpointer_->stop();
     const Status closed = close_journal();
     std::string shortfall = flush([] { return false; });

@@ -7,6 +7,7 @@
 // any, also several at once.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -40,7 +41,8 @@ class Reign {
     Reign(const Reign&) = delete;
     Reign& operator=(const Reign&) = delete;
 
-    // Which transport the overlay uses, with the reason if it is not io_uring.
+    // Which transport the overlay uses; the text has the reason if it is not io_uring.
+    [[nodiscard]] std::string_view transport() const;
     [[nodiscard]] std::string transport_text() const;
     // Nothing while it is still being waited for; empty: every standby was reached; else why not.
     [[nodiscard]] std::optional<std::string> standby_report() const;
@@ -59,14 +61,16 @@ class Reign {
     std::string flush(const GivenUp& given_up);
     // From now on the directories may be changed underneath: the mounts are being taken away.
     void leave();
-    // The clean end. Returns what flush() returns; a second call does nothing.
-    std::string end();
+    // The clean end. Returns what flush() returns; a second call does nothing. A complaint if the
+    // overlay is still in use somewhere: then everything goes on.
+    Outcome<std::string> end();
 
    private:
     Reign(VolumePaths paths, VolumeConfig config);
     Verdict open_journal(StartReport& report);
     Verdict open_overlay();
     void open_links();
+    void seed_again();
     [[nodiscard]] VolumeFacts facts() const;
     VolumeState look();
     [[nodiscard]] Reached check(Goal goal, Lsn lsn);
@@ -78,6 +82,8 @@ class Reign {
     std::vector<Fd> backing_;
     std::unique_ptr<Journal> journal_;
     std::unique_ptr<Overlay> overlay_;
+    std::atomic<std::uint32_t> generation_{0};     // of the seed in progress, or of the last one
+    std::atomic<bool> seeded_before_{false};  // that seed was complete when this reign began
     std::vector<std::unique_ptr<Sender>> senders_;
     std::unique_ptr<Checkpointer> checkpointer_;
 
@@ -86,6 +92,7 @@ class Reign {
     std::optional<WallTime> left_;
     std::optional<std::string> ended_;
     std::mutex end_mutex_;  // one end() at a time; taken before mutex_
+    std::atomic<bool> ending_{false};
 };
 
 }  // namespace twinspool

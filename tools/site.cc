@@ -119,6 +119,11 @@ Verdict Site::check_nobody_busy() const {
     if (live == 0) return {};
     TS_ASSIGN(const auto users, users_of_device(live));
     if (!users.empty()) return busy(places_.front().directory);
+    TS_ASSIGN(const auto keepers, keepers_of_device(live));
+    if (!keepers.empty())
+        return failure("the overlay of {} cannot be taken away everywhere: {}; the volume stays up: stop "
+                       "them and try again",
+                       paths_.name, describe(keepers));
     return {};
 }
 
@@ -197,11 +202,15 @@ Verdict Site::take_away() {
     return {};
 }
 
-void Site::undo() {
-    for (auto& place : places_) {
+void Site::withdraw() {
+    for (auto& place : places_)
         if (place.placed_now) (void)twinspool::take_away(place.directory);
+}
+
+void Site::undo() {
+    withdraw();
+    for (auto& place : places_)
         if (place.bound_now) (void)unmount_all(place.backing);
-    }
     (void)unmount_all(paths_.mount());
 }
 

@@ -47,7 +47,10 @@ class Site {
     Verdict put_in_place();
     // Takes it away from each. kDone is all or nothing: if one is busy, those taken are put back.
     Verdict take_away();
-    // Undoes what prepare() and put_in_place() did; dead mounts that were there stay.
+    // Undoes what put_in_place() did: dead overlays that were replaced are not put back, but what
+    // replaced them stays, and will be as dead once the daemon has ended.
+    void withdraw();
+    // Undoes what prepare() did, after the daemon's end.
     void undo();
     // After a clean end: nothing of the volume is left mounted anywhere.
     Verdict clear();

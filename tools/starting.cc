@@ -27,7 +27,7 @@ Outcome<VolumeConfig> load_volume(const VolumePaths& paths) {
 
 Starting::~Starting() {
     if (kept_ || !prepared_) return;
-    site_.undo();
+    site_.withdraw();
     if (daemon_ != 0) {
         ::kill(daemon_, SIGUSR1);  // end now, without a `down`
         if (!wait_for_daemon_end(paths_, kEndPatience)) ::kill(daemon_, SIGKILL);

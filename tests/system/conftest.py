@@ -118,9 +118,9 @@ def volume_maker(request, fresh):
     made = request.node.volumes = []
 
     def make(**options):
-        volume = volumes.Volume(options.pop("base", None) or fresh(), **options)
-        made.append(volume)
-        return volume
+        one = volumes.Volume(options.pop("base", None) or fresh(), **options)
+        made.append(one)
+        return one
 
     try:
         yield make

@@ -100,6 +100,12 @@ void Model::take(const Place& at) {
     --nodes_[object].names;
 }
 
+// A record of an unlink does not say whether other names are left. So a file that loses a name by a
+// record while another of its names is not told of yet cannot be told from one that is gone.
+bool Model::hidden_link(ObjectId object) {
+    return silent_ && object != kNoObject && !nodes_[object].is(S_IFDIR) && nodes_[object].names > 1;
+}
+
 void Model::drop_if_gone(ObjectId object) {
     if (object != kNoObject && nodes_[object].names == 0) nodes_.erase(object);
 }
@@ -107,7 +113,7 @@ void Model::drop_if_gone(ObjectId object) {
 void Model::act() {
     const auto dice = below(100);
     if (dice < 25) return create();
-    if (dice < 31) return link();
+    if (dice < 31) return silent_ ? create() : link();
     if (dice < 46) return unlink();
     if (dice < 66) return rename();
     if (dice < 78) return write();
@@ -162,7 +168,7 @@ void Model::unlink() {
     const Place at = random_place();
     if (at.name.empty()) return;
     const ObjectId object = nodes_[at.parent].entries[at.name];
-    if (!nodes_[object].entries.empty()) return;
+    if (!nodes_[object].entries.empty() || hidden_link(object)) return;
     know(at.parent);
     know(object);
     take(at);
@@ -182,7 +188,7 @@ void Model::rename() {
     auto& entries = nodes_[target.parent].entries;
     const auto it = entries.find(target.name);
     const ObjectId replaced = it == entries.end() ? kNoObject : it->second;
-    if (object == replaced) return;
+    if (object == replaced || hidden_link(object) || hidden_link(replaced)) return;
     if (nodes_[object].is(S_IFDIR) && is_below(target.parent, object)) return;
     if (exchange && nodes_[replaced].is(S_IFDIR) && is_below(source.parent, replaced)) return;
     if (!exchange && replaced != kNoObject &&

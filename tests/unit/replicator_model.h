@@ -79,6 +79,7 @@ class Model {
     void put(const Place& at, ObjectId object);
     void take(const Place& at);
     void drop_if_gone(ObjectId object);
+    bool hidden_link(ObjectId object);
     template <typename T>
     void tell(const T& op) {
         if (!silent_) log_.add(op);
