@@ -35,7 +35,7 @@ void count_change(Volume& volume, int parent_fd, const char* name, Telling telli
     if (telling == Telling::kFirst && suspicion != Volume::Suspicion::kSet) return;
     const std::uint64_t count = ++volume.found_changed;
     if (count <= kChangesNamed)
-        spdlog::info("{} was changed while nothing was mounted", path_of(parent_fd, name));
+        { struct statx n{}; stat_entry(parent_fd,name,n); spdlog::info("{} was changed while nothing was mounted DBG ctime {}.{:09} before {}", path_of(parent_fd, name), (long)n.stx_ctime.tv_sec, n.stx_ctime.tv_nsec, volume.unchanged_before); }
     else if (count == kChangesNamed + 1)
         spdlog::info("more was changed while nothing was mounted; only counted from here on");
 }

@@ -6,8 +6,9 @@
 
 namespace twinspool {
 
-Result<ApplyCounters> apply(const Delta& delta, Tree& tree, ObjectIndex& index) {
-    ApplyRun run{delta, tree, index};
+Result<ApplyCounters> apply(const Delta& delta, Tree& tree, ObjectIndex& index,
+                            const ApplyOptions& options) {
+    ApplyRun run{delta, tree, index, options};
     TS_FAULT(applier_begin);
     TS_TRY(run.place_entries());
     TS_FAULT(applier_placed);

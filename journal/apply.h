@@ -27,7 +27,13 @@ struct ApplyCounters {
     std::uint64_t elided = 0;   // objects made and gone within the range
 };
 
+struct ApplyOptions {
+    // While the first seed goes on, a name may be given to an object that has not been told of yet.
+    enum class Tree : std::uint8_t { kComplete, kBeingSeeded } tree = Tree::kComplete;
+};
+
 // EUCLEAN: the delta and the tree do not belong together: says which object, operation and Lsn.
-Result<ApplyCounters> apply(const Delta& delta, Tree& tree, ObjectIndex& index);
+Result<ApplyCounters> apply(const Delta& delta, Tree& tree, ObjectIndex& index,
+                            const ApplyOptions& options);
 
 }  // namespace twinspool

@@ -90,7 +90,10 @@ Status ApplyRun::place(const Link& link, const ObjectChange& change) {
         if (object.error().code != ESTALE) return object.error();
         if (change.told) TS_TRY(index_.erase(change.id));
     }
-    if (!change.told) return diverged(change, "is not in the replica");
+    if (!change.told) {
+        if (!known && options_.tree == ApplyOptions::Tree::kBeingSeeded) return {};
+        return diverged(change, "is not in the replica");
+    }
     return place_new(directory, place, change);
 }
 

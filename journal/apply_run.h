@@ -14,8 +14,8 @@ namespace twinspool {
 
 class ApplyRun {
    public:
-    ApplyRun(const Delta& delta, Tree& tree, ObjectIndex& index)
-        : delta_(delta), tree_(tree), index_(index) {}
+    ApplyRun(const Delta& delta, Tree& tree, ObjectIndex& index, const ApplyOptions& options)
+        : delta_(delta), tree_(tree), index_(index), options_(options) {}
 
     Status place_entries();
     Status remove_entries();
@@ -70,6 +70,7 @@ class ApplyRun {
     const Delta& delta_;
     Tree& tree_;
     ObjectIndex& index_;
+    const ApplyOptions options_;
     ApplyCounters counters_;
     std::unordered_set<ObjectId> ensured_;   // it and what is above it stand where they belong
     std::unordered_set<ObjectId> touched_;   // directories whose mtime has to be set

@@ -136,6 +136,8 @@ Status Delta::on(const DirectoryOp& op) {
     TS_TRY(check_path(op.path));
     auto& change = object(op.object);
     tell(change, op.attributes);
+    change.xattrs_cleared = true;
+    change.xattrs.clear();
     while (!change.links.empty())  // it stands nowhere else
         set_entry(change.links.back().parent, change.links.back().name, {});
     set_entry(kRootObject, op.path, {.object = op.object});

@@ -221,7 +221,10 @@ Status Applier::read_batch(Delta& delta, Position& end, Lsn limit) {
 
 Status Applier::apply_delta(const Delta& delta, const Position& end) {
     const auto began = Clock::now();
-    TS_ASSIGN(const auto counters, apply(delta, *tree_, *catalogue_));
+    // A new seed into a tree that has had one finds every object there.
+    const ApplyOptions how{.tree = catalogue_->seeded() == 0 ? ApplyOptions::Tree::kBeingSeeded
+                                                             : ApplyOptions::Tree::kComplete};
+    TS_ASSIGN(const auto counters, apply(delta, *tree_, *catalogue_, how));
     if (!delta.objects().empty()) TS_TRY(tree_->sync());
     TS_FAULT(applier_synced);
     TS_TRY(catalogue_->commit({.applied = end, .seeded = delta.seeded()}));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/cli.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -154,9 +155,19 @@ int parse_and_run(CLI::App& app, CommandLine& line, int argc, char** argv) {
     return finish(line.chosen());
 }
 
+// A descriptor that is opened for something else must not become standard output.
+void fill_standard_descriptors() {
+    for (int fd = ::open("/dev/null", O_RDWR); fd >= 0; fd = ::open("/dev/null", O_RDWR))
+        if (fd > STDERR_FILENO) {
+            ::close(fd);
+            return;
+        }
+}
+
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
+    fill_standard_descriptors();
     CLI::App app{"Keeps a live second copy of directories, in order, as mail and databases write them",
                  "twinspool"};
     CommandLine line;

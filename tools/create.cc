@@ -29,6 +29,9 @@ Outcome<std::uint64_t> random_id() {
 Verdict begin_standby(const std::string& standby, const std::string& name, std::uint64_t id) {
     if (::mkdir(standby.c_str(), 0700) != 0 && errno != EEXIST)
         return Complaint{last_error("make the standby directory {}", standby)};
+    // It holds what the directories hold, without what protects them above.
+    if (::chmod(standby.c_str(), 0700) != 0)
+        return Complaint{last_error("make the standby directory {} private", standby)};
     TS_TRY(mark_standby(standby, name, id));
     return {};
 }

@@ -215,6 +215,20 @@ std::optional<std::string> seen_past(const MountTable& table, const FsPlace& pla
     return std::nullopt;
 }
 
+// What kind of file system without a journal this is; "" if it has one.
+std::string journalless_kind(const MountEntry& mount) {
+    constexpr std::array kKinds{"ext2", "vfat", "exfat", "msdos", "tmpfs", "ramfs", "minix"};
+    if (std::find(kKinds.begin(), kKinds.end(), mount.type) != kKinds.end()) return mount.type;
+    if (mount.type != "ext4" && mount.type != "ext3") return "";
+    const std::string device = link_target(
+        fmt::format("/sys/dev/block/{}:{}", major(mount.device), minor(mount.device)));
+    const std::string name = device.substr(device.rfind('/') + 1);
+    // The mode in which data is journalled is listed only where there is a journal.
+    const auto options = read_file(fmt::format("/proc/fs/ext4/{}/options", name));
+    if (!options.ok() || options.value().find("data=") != std::string::npos) return "";
+    return mount.type + " without a journal";
+}
+
 // The programs in other mount namespaces.
 class Others {
    public:
@@ -302,29 +316,26 @@ Result<std::vector<ProcessFinding>> keepers_of_device(dev_t device) {
     return findings;
 }
 
-std::string warning_without_journal(const std::string& path) {
-    constexpr std::array kJournalless{"ext2", "vfat", "exfat", "msdos", "tmpfs", "ramfs", "minix"};
+std::vector<std::string> warnings_without_journal(const std::vector<std::string>& paths) {
+    std::vector<std::string> warnings;
     const auto table = MountTable::of_self();
-    if (!table.ok()) return "";
-    const MountEntry* mount = table.value().covering_without_overlays(path);
-    if (mount == nullptr) return "";
-    std::string type = mount->type;
-    if (type == "ext4" || type == "ext3") {
-        const std::string device = link_target(fmt::format("/sys/dev/block/{}:{}",
-                                                           major(mount->device),
-                                                           minor(mount->device)));
-        const std::string name = device.substr(device.rfind('/') + 1);
-        // The mode in which data is journalled is listed only where there is a journal.
-        const auto options = read_file(fmt::format("/proc/fs/ext4/{}/options", name));
-        if (!options.ok() || options.value().find("data=") != std::string::npos) return "";
-        type += " without a journal";
-    } else if (std::find(kJournalless.begin(), kJournalless.end(), type) == kJournalless.end()) {
-        return "";
+    if (!table.ok()) return warnings;
+    std::map<dev_t, std::pair<std::string, std::string>> found;  // what it is, and whose
+    for (const auto& path : paths) {
+        const MountEntry* mount = table.value().covering_without_overlays(path);
+        if (mount == nullptr) continue;
+        const std::string kind = journalless_kind(*mount);
+        if (kind.empty()) continue;
+        auto& [what, whose] = found[mount->device];
+        what = kind;
+        whose += (whose.empty() ? "" : " and ") + path;
     }
-    return fmt::format(
-        "the file system of {} ({}) has no journal of its own: a power cut may damage it in ways "
-        "that Twinspool cannot mend",
-        path, type);
+    for (const auto& [device, text] : found)
+        warnings.push_back(fmt::format(
+            "the file system of {} ({}) has no journal of its own: a power cut may damage it in ways "
+            "that Twinspool cannot mend",
+            text.second, text.first));
+    return warnings;
 }
 
 }  // namespace twinspool

@@ -37,7 +37,7 @@ Result<std::vector<ProcessFinding>> out_of_reach(const std::string& path);
 // keep it when it is unmounted here.
 Result<std::vector<ProcessFinding>> keepers_of_device(dev_t device);
 
-// A warning about the file system under `path` if it has no journal of its own; "" otherwise.
-std::string warning_without_journal(const std::string& path);
+// A warning for each file system under these directories that has no journal of its own.
+std::vector<std::string> warnings_without_journal(const std::vector<std::string>& paths);
 
 }  // namespace twinspool

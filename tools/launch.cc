@@ -2,6 +2,7 @@
 #include "tools/launch.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/stat.h>
@@ -9,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -16,6 +18,7 @@
 namespace twinspool {
 namespace {
 
+constexpr int kReadyFd = 3;
 constexpr const char* kSelf = "/proc/self/exe";
 
 // In the child, between fork and exec: only calls that are safe there.
@@ -24,15 +27,20 @@ constexpr const char* kSelf = "/proc/self/exe";
     sigset_t none;
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    const int null_fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int null_fd = ::open("/dev/null", O_RDWR);
     ::dup2(null_fd, STDIN_FILENO);
     ::dup2(log_fd >= 0 ? log_fd : null_fd, STDOUT_FILENO);
     if (log_fd >= 0) ::dup2(log_fd, STDERR_FILENO);
-    ::fcntl(ready_fd, F_SETFD, 0);
+    // Nothing else of the caller's: what it has open in the directories would keep them busy for good.
+    ::dup2(ready_fd, kReadyFd);
+    ::fcntl(kReadyFd, F_SETFD, 0);
+    ::close_range(kReadyFd + 1, ~0U, 0);
     if (::chdir("/") != 0) ::_exit(1);
     ::execv(kSelf, const_cast<char* const*>(arguments));
     ::_exit(1);
 }
+
+volatile std::sig_atomic_t interrupted = 0;
 
 }  // namespace
 
@@ -58,7 +66,7 @@ Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log) {
         log_fd = Fd{::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600)};
         if (!log_fd.valid()) return last_error("open the log {}", path);
     }
-    const auto ready = std::to_string(writing.get());
+    const auto ready = std::to_string(kReadyFd);
     const char* arguments[] = {"twinspool",   kDaemonCommand, paths.name.c_str(),
                                "--ready-fd", ready.c_str(),  nullptr};
     const pid_t pid = ::fork();
@@ -78,12 +86,34 @@ Outcome<Json> DaemonReports::next() {
                                  line.value("error", std::string{})};
             return line;
         }
+        if (!signals_.wait_readable(reports_.get()))
+            return failure("interrupted while the daemon was starting");
         char buffer[4096];
         const ssize_t got = ::read(reports_.get(), buffer, sizeof buffer);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) return failure("the daemon ended before it was ready; its log is {}", log_);
         unread_.append(buffer, static_cast<std::size_t>(got));
     }
+}
+
+HeldSignals::HeldSignals() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { interrupted = 1; };
+    sigset_t held;
+    ::sigemptyset(&held);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+        ::sigaddset(&held, signal);
+        ::sigaction(signal, &action, nullptr);
+    }
+    ::sigprocmask(SIG_BLOCK, &held, &outside_);
+}
+
+HeldSignals::~HeldSignals() { ::sigprocmask(SIG_SETMASK, &outside_, nullptr); }
+
+bool HeldSignals::wait_readable(int fd) const {
+    pollfd waiting{.fd = fd, .events = POLLIN, .revents = 0};
+    while (::ppoll(&waiting, 1, nullptr, &outside_) < 0 && interrupted == 0) continue;
+    return interrupted == 0;
 }
 
 void StartReport::failed(const Complaint& complaint) {

@@ -5,6 +5,7 @@
 // any time {"error", "code"}, after which it ends.
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -32,6 +33,21 @@ struct LaunchedDaemon {
 };
 Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log);
 
+// While it lives, SIGINT, SIGTERM and SIGHUP reach this process only in wait_readable(): what is begun is
+// finished or undone. One at a time; single-threaded.
+class HeldSignals {
+   public:
+    HeldSignals();
+    ~HeldSignals();
+    HeldSignals(const HeldSignals&) = delete;
+    HeldSignals& operator=(const HeldSignals&) = delete;
+    // False: one of them has come.
+    [[nodiscard]] bool wait_readable(int fd) const;
+
+   private:
+    sigset_t outside_;
+};
+
 // The next line; a complaint if the daemon has failed or ended.
 class DaemonReports {
    public:
@@ -40,6 +56,7 @@ class DaemonReports {
     Outcome<Json> next();
 
    private:
+    HeldSignals signals_;
     std::string log_;
     Fd reports_;
     std::string unread_;

@@ -3,8 +3,8 @@
 
 #include <fcntl.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "journal/fd.h"
@@ -42,8 +42,9 @@ Status unmount(const std::string& target, int flags) {
 }
 
 bool is_dead(const std::string& path) {
-    struct stat status {};
-    return ::stat(path.c_str(), &status) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+    // Attributes may be answered from the kernel's cache long after the daemon's death; this never is.
+    struct statfs status {};
+    return ::statfs(path.c_str(), &status) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 // Dead overlays at the top of the stack, and whether anything of ours is there at all.

@@ -98,7 +98,7 @@ Verdict Site::check_everybody_reached() const {
     return {};
 }
 
-Complaint Site::busy(const std::string& directory) const {
+Complaint Site::busy() const {
     std::string who;
     if (const auto live = live_device(); live.ok() && live.value() != 0)
         if (const auto users = users_of_device(live.value()); users.ok())
@@ -110,15 +110,14 @@ Complaint Site::busy(const std::string& directory) const {
                     who += fmt::format("{}something is mounted at {}", who.empty() ? "" : ", ",
                                        entry.point);
     if (who.empty()) who = "no process that can be seen; perhaps a loop device, swap or NFS export";
-    return failure("{} is busy: {}; the volume {} stays up: stop them and try again", directory, who,
-                   paths_.name);
+    return failure("the volume {} is busy, and stays up: {}; stop them and try again", paths_.name, who);
 }
 
 Verdict Site::check_nobody_busy() const {
     TS_ASSIGN(const dev_t live, live_device());
     if (live == 0) return {};
     TS_ASSIGN(const auto users, users_of_device(live));
-    if (!users.empty()) return busy(places_.front().directory);
+    if (!users.empty()) return busy();
     TS_ASSIGN(const auto keepers, keepers_of_device(live));
     if (!keepers.empty())
         return failure("the overlay of {} cannot be taken away everywhere: {}; the volume stays up: stop "
@@ -195,7 +194,7 @@ Verdict Site::take_away() {
             places_[i].cover = Cover::kBare;
             continue;
         }
-        const Complaint why = removal.ok() ? busy(places_[i].directory) : removal.error();
+        const Complaint why = removal.ok() ? busy() : removal.error();
         TS_TRY(put_in_place());
         return why;
     }

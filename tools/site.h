@@ -69,7 +69,7 @@ class Site {
     [[nodiscard]] Outcome<dev_t> live_device() const;
     Verdict check_binding(const Place& place) const;
     Verdict bind(Place& place);
-    [[nodiscard]] Complaint busy(const std::string& directory) const;
+    [[nodiscard]] Complaint busy() const;
 
     VolumePaths paths_;
     std::uint64_t volume_;

@@ -2,6 +2,7 @@
 // The standby's two entrances: the process that the daemon starts, and `standby --once` by hand.
 #include <signal.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 
 #include "replicator/local.h"
 #include "replicator/standby.h"
@@ -26,6 +27,9 @@ Complaint refuse(const Complaint& complaint) {
     return complaint;
 }
 
+// The daemon has no umask, because it makes files for others; what is made here is nobody else's.
+void make_private() { ::umask(0077); }
+
 Outcome<StandbyStore> claim(const VolumePaths& paths) {
     TS_ASSIGN(const auto config, load_volume(paths));
     const auto& path = config.standbys.front().path;
@@ -40,6 +44,7 @@ Outcome<ExitCode> run_standby_process(const std::string& volume) {
     // The primary decides when this process ends: by closing the link.
     ::signal(SIGINT, SIG_IGN);
     ::signal(SIGTERM, SIG_IGN);
+    make_private();
     begin_log(volume, "standby");
     const auto store = claim(VolumePaths::of(volume));
     if (!store.ok()) return refuse(store.error());
@@ -67,6 +72,7 @@ Outcome<ExitCode> run_standby(const StandbyArguments& arguments) {
     if (owner != StandbyOwner::kThisVolume)
         return bad_input("{} is not the standby of the volume {}: its file `volume` does not say so",
                          path, paths.name);
+    make_private();
     TS_ASSIGN(const auto receiver, Receiver::open({.path = path, .volume = config.id}));
     TS_ASSIGN(const auto applied, receiver->apply_once({.tail = arguments.tail}));
     print(fmt::format("{}: {}/tree stands at record {} of {}\n", paths.name, path, applied.value,

@@ -33,6 +33,8 @@ class Starting {
     // Until the standby is reached (an empty sentence) or given up (a sentence that says so).
     Outcome<std::string> wait_standby();
     void keep() { kept_ = true; }
+    // Nothing more is expected from the daemon; signals have their usual effect again.
+    void let_go() { reports_.reset(); }
     [[nodiscard]] pid_t daemon() const { return daemon_; }
 
    private:

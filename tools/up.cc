@@ -69,9 +69,9 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
         TS_TRY(site.check_nobody_inside(0));
         TS_TRY(site.check_everybody_reached());
     }
-    for (const auto& directory : config.directories)
-        if (const auto warning = warning_without_journal(directory.path); !warning.empty())
-            print_warning(warning);
+    std::vector<std::string> directories;
+    for (const auto& directory : config.directories) directories.push_back(directory.path);
+    for (const auto& warning : warnings_without_journal(directories)) print_warning(warning);
 
     Starting starting(paths, site);
     TS_TRY(starting.launch(arguments.foreground ? LogPlace::kStandardError : log_place()));
@@ -80,13 +80,13 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
     // Who opened a file between the first look and the mount writes past the overlay as well.
     if (!arguments.force) TS_TRY(site.check_nobody_inside(starting.daemon()));
     starting.keep();
-    print(fmt::format("{}: mounted over", paths.name));
-    for (const auto& directory : config.directories) print(" " + directory.path);
-    print(fmt::format("; transport {}\n", transport));
+    print(fmt::format("{}: mounted over {}; transport {}\n", paths.name,
+                      fmt::join(directories, ", "), transport));
 
     TS_ASSIGN(const auto standby, starting.wait_standby());
     if (!standby.empty()) print_error(standby);
     lock.reset();
+    starting.let_go();
     if (arguments.foreground) return stay(starting.daemon());
     return standby.empty() ? ExitCode::kDone : ExitCode::kDegraded;
 }

@@ -245,6 +245,27 @@ TEST_F(DeltaTest, WhatAStatementDropsIsNotGone) {
     EXPECT_FALSE(delta.all_told());
 }
 
+TEST_F(DeltaTest, AnUnlinkAfterADropIsNotTheEnd) {
+    create(kFile, "a");
+    ASSERT_TRUE(add(LinkOp{.object = kFile, .parent = kOther, .name = "b", .parent_mtime = {}}).ok());
+    ASSERT_TRUE(add(EntriesOp{.parent = kOther}).ok());  // "b" may have become something else
+    unlink(kFile, "a");
+    EXPECT_TRUE(delta.find(kFile)->links.empty());
+    EXPECT_FALSE(delta.find(kFile)->gone());
+}
+
+TEST_F(DeltaTest, WhatAnAdoptedObjectReplacesIsDropped) {
+    create(kFile, "a");
+    ASSERT_TRUE(add(LinkOp{.object = kFile, .parent = kOther, .name = "b", .parent_mtime = {}}).ok());
+    unlink(kFile, "a");
+    ASSERT_TRUE(
+        add(AdoptOp{.object = kSecond, .parent = kOther, .name = "b", .attributes = kFileAttributes})
+            .ok());
+    EXPECT_TRUE(delta.find(kFile)->links.empty());
+    EXPECT_FALSE(delta.find(kFile)->gone());
+    EXPECT_EQ(entry(kOther, "b").object, kSecond);
+}
+
 TEST_F(DeltaTest, AnAdoptedDirectoryStandsNowhereElse) {
     create(kFile, "a", kDirectoryAttributes);
     ASSERT_TRUE(add(AdoptOp{.object = kFile,

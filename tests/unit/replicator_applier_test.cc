@@ -213,13 +213,29 @@ TEST_F(ApplierTest, AResetStoreTakesTheWholeJournalAgain) {
 }
 
 #ifdef TWINSPOOL_FAULTS
-// The process dies at the nth passage of the point; false: it did not come by.
+// Not a test of its own: the process that is killed in the one below. It is a fresh program, because
+// each reads its choice of a fault point once.
+TEST(ApplierChild, DISABLED_AppliesUntilItIsKilled) {
+    const char* store = std::getenv("TWINSPOOL_TEST_STORE");
+    const char* limit = std::getenv("TWINSPOOL_TEST_LIMIT");
+    ASSERT_TRUE(store != nullptr && limit != nullptr);
+    auto applier = Applier::open({.store = store, .volume = kVolume});
+    ASSERT_TRUE(applier.ok()) << applier.error().text();
+    const auto status = (*applier)->run_until(Lsn{std::strtoull(limit, nullptr, 10)});
+    ASSERT_TRUE(status.ok()) << status.error().text();
+}
+
+// The process dies at the first passage of the point; false: it did not come by.
 bool killed_at(const std::string& point, const ApplierOptions& wanted, Lsn limit) {
+    const std::string number = std::to_string(limit.value);
     const pid_t child = ::fork();
     if (child == 0) {
-        ::setenv("TWINSPOOL_FAULT", point.c_str(), 1);  // NOLINT(concurrency-mt-unsafe)
-        auto applier = Applier::open(wanted);
-        ::_exit(applier.ok() && (*applier)->run_until(limit).ok() ? 0 : 1);
+        ::setenv("TWINSPOOL_FAULT", point.c_str(), 1);
+        ::setenv("TWINSPOOL_TEST_STORE", wanted.store.c_str(), 1);
+        ::setenv("TWINSPOOL_TEST_LIMIT", number.c_str(), 1);
+        ::execl("/proc/self/exe", "test_replicator", "--gtest_also_run_disabled_tests", "--gtest_brief=1",
+                "--gtest_filter=ApplierChild.*", nullptr);
+        ::_exit(2);
     }
     int status = 0;
     ::waitpid(child, &status, 0);
@@ -228,7 +244,6 @@ bool killed_at(const std::string& point, const ApplierOptions& wanted, Lsn limit
 }
 
 TEST_F(ApplierTest, AKillAtAnyFaultPointIsMadeGood) {
-    // In this process no fault point may have been passed: the child reads its own choice.
     for (const char* point : {"applier_begin", "applier_placed", "applier_removed",
                               "applier_contents", "applier_synced", "applier_committed"}) {
         const Lsn first = act(40);

@@ -80,7 +80,7 @@ class Replica {
             return {};
         }};
         TS_ASSIGN(const auto tree, Tree::open(store_, std::move(options)));
-        auto result = apply(delta, *tree, index_);
+        auto result = apply(delta, *tree, index_, options_);
         if (result.ok()) {
             index_.commit();
             applied_ = upto;
@@ -90,6 +90,7 @@ class Replica {
         return result;
     }
     MemoryIndex& index() { return index_; }
+    void being_seeded() { options_.tree = ApplyOptions::Tree::kBeingSeeded; }
     [[nodiscard]] std::size_t applied() const { return applied_; }
     [[nodiscard]] std::uint64_t steps_taken() const { return steps_taken_; }
     [[nodiscard]] const std::string& store() const { return store_; }
@@ -97,6 +98,7 @@ class Replica {
    private:
     std::string store_;
     MemoryIndex index_;
+    ApplyOptions options_;
     std::size_t applied_ = 0;
     std::uint64_t steps_taken_ = 0;
 };
@@ -261,6 +263,27 @@ TEST_F(ApplyRules, WhatNobodyKnowsIsADivergence) {
     EXPECT_NE(result.error().doing.find("\"write\" at Lsn 3 to object 000000000000000a"),
               std::string::npos)
         << result.error().doing;
+}
+
+TEST_F(ApplyRules, ALinkMayComeBeforeItsObjectWhileTheTreeIsSeeded) {
+    log.add(LinkOp{.object = kFile, .parent = kTop, .name = "a", .parent_mtime = {9, 9}});
+    EXPECT_FALSE(replica.apply_until(log, log.size()).ok());
+    replica.being_seeded();
+    apply_all();
+    adopt(kFile, kTop, "a", file());
+    adopt(kFile, kTop, "b", file());
+    apply_all();
+    EXPECT_EQ(status_of("a").st_nlink, 2u);
+}
+
+TEST_F(ApplyRules, ARootThatIsToldAgainHasTheXattrsThatFollow) {
+    log.add(SetXattrOp{.object = kTop, .name = "user.old", .value = bytes("1")});
+    apply_all();
+    log.add(DirectoryOp{.object = kTop, .path = "/top", .attributes = directory()});
+    log.add(SetXattrOp{.object = kTop, .name = "user.new", .value = bytes("1")});
+    apply_all();
+    EXPECT_LT(::lgetxattr(path("").c_str(), "user.old", nullptr, 0), 0);
+    EXPECT_EQ(::lgetxattr(path("").c_str(), "user.new", nullptr, 0), 1);
 }
 
 TEST_F(ApplyRules, AnUnlinkOfNothingIsNoDivergence) {

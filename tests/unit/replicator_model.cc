@@ -323,8 +323,6 @@ void Model::walk() {
     for (const auto& [path, id] : roots_) {
         const Node& node = nodes_[id];
         log_.add(DirectoryOp{.object = id, .path = path, .attributes = node.attributes});
-        for (int i = 0; i < 3; ++i)
-            log_.add(RemoveXattrOp{.object = id, .name = "trusted.x" + std::to_string(i)});
         for (const auto& [name, value] : node.xattrs)
             log_.add(SetXattrOp{.object = id, .name = name, .value = bytes_of(value)});
     }
