@@ -51,12 +51,12 @@ class HeldSignals {
 // The next line; a complaint if the daemon has failed or ended.
 class DaemonReports {
    public:
-    DaemonReports(const VolumePaths& paths, Fd reports)
-        : log_(paths.log()), reports_(std::move(reports)) {}
+    DaemonReports(const VolumePaths& paths, const HeldSignals& signals, Fd reports)
+        : signals_(signals), log_(paths.log()), reports_(std::move(reports)) {}
     Outcome<Json> next();
 
    private:
-    HeldSignals signals_;
+    const HeldSignals& signals_;
     std::string log_;
     Fd reports_;
     std::string unread_;

@@ -37,11 +37,12 @@ Starting::~Starting() {
 }
 
 Verdict Starting::launch(LogPlace log) {
+    signals_.emplace();
     prepared_ = true;
     TS_TRY(site_.prepare());
     TS_ASSIGN(auto launched, launch_daemon(paths_, log));
     daemon_ = launched.pid;
-    reports_.emplace(paths_, std::move(launched.reports));
+    reports_.emplace(paths_, *signals_, std::move(launched.reports));
     return {};
 }
 

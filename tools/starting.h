@@ -34,7 +34,10 @@ class Starting {
     Outcome<std::string> wait_standby();
     void keep() { kept_ = true; }
     // Nothing more is expected from the daemon; signals have their usual effect again.
-    void let_go() { reports_.reset(); }
+    void let_go() {
+        reports_.reset();
+        signals_.reset();
+    }
     [[nodiscard]] pid_t daemon() const { return daemon_; }
 
    private:
@@ -42,6 +45,7 @@ class Starting {
 
     const VolumePaths& paths_;
     Site& site_;
+    std::optional<HeldSignals> signals_;
     std::optional<DaemonReports> reports_;
     pid_t daemon_ = 0;
     bool prepared_ = false;
