@@ -62,6 +62,18 @@ Result<Found> identify(Volume& volume, Inode& parent, int parent_fd, const char*
     }
 }
 
+// Whether the standbys have this name of an object that they have been told of.
+bool is_known_name(Volume& volume, const Inode& parent, const char* name, const Found& found) {
+    if (!volume.walking || S_ISDIR(found.attributes.stx_mode) || found.attributes.stx_nlink <= 1)
+        return true;
+    const KnownNames::Name as{.parent = parent.id, .name = name};
+    if (volume.names.contains(found.inode->id, as)) return true;
+    // Nothing but changes made underneath is looked for, and here were none: it has been there before.
+    if (volume.suspicion != Volume::Suspicion::kSet || !parent.complete) return false;
+    volume.names.insert(found.inode->id, as);
+    return true;
+}
+
 }  // namespace
 
 Result<InodeRef> identify_object(Volume& volume, std::uint32_t directory, int fd,
@@ -84,7 +96,13 @@ Result<Found> find_entry(Volume& volume, Turn& turn, Inode& parent, const char* 
     TS_ASSIGN(const Lease parent_lease, volume.lease(parent));
     TS_ASSIGN(Found found, identify(volume, parent, parent_lease.fd(), name));
     // With a journal that cannot be written nothing changes any more, but reading goes on.
-    if (volume.told(*found.inode) || volume.journal.failure() != 0) return found;
+    if (volume.journal.failure() != 0) return found;
+    if (volume.told(*found.inode)) {
+        if (is_known_name(volume, parent, name, found)) return found;
+        const Ending ending = tell_name(volume, turn, parent, parent_lease.fd(), name, *found.inode);
+        if (!ending.is_done()) return plain(ending);
+        return found;
+    }
     if (!volume.told(parent)) {
         const Ending ending = ensure_directory_told(volume, turn, parent);
         if (!ending.is_done()) return plain(ending);
@@ -98,6 +116,9 @@ Result<Found> find_entry(Volume& volume, Turn& turn, Inode& parent, const char* 
     const Ending ending =
         tell_entry(volume, turn, parent, parent_lease.fd(), name, *found.inode, telling);
     if (!ending.is_done()) return plain(ending);
+    report_change(volume, parent_lease.fd(), name, telling);
+    if (volume.walking && found.attributes.stx_nlink > 1)
+        volume.names.insert(found.inode->id, {.parent = parent.id, .name = name});
     found.told_here = true;
     if (const int error = stat_entry(parent_lease.fd(), name, found.attributes))
         return plain(error);

@@ -40,8 +40,14 @@ Ending ensure_directory_told(Volume& volume, Turn& turn, Inode& directory);
 enum class Telling : std::uint8_t { kFirst, kAgain };
 Ending tell_entry(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const char* name,
                   Inode& object, Telling telling);
-// One of the volume's directories; the same conditions.
+// That an object which was told under another name has this one, too. The caller holds no locks.
+Ending tell_name(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const char* name,
+                 Inode& object);
+// One of the volume's directories; the conditions of tell_entry().
 Ending tell_root(Volume& volume, Turn& turn, Inode& root, Telling telling);
+
+// Counts, and says with its path, what was told because it was changed before this reign.
+void report_change(Volume& volume, int parent_fd, const char* name, Telling telling);
 
 // The locks of some objects at once, in ascending order of their ids.
 class ObjectLocks {

@@ -121,6 +121,8 @@ Result<Answer> log_new(Volume& volume, Turn& turn, const Inode& parent, int pare
                          .parent_mtime = mtime_of(above)});
     for (const Xattr& xattr : inherited.xattrs) turn.append(xattr.op(id));
     if (inherits) turn.append(AttributesOp{.object = id, .attributes = attributes_of(made.now)});
+    if (volume.walking && !S_ISDIR(made.now.stx_mode))
+        volume.names.insert(id, {.parent = parent.id, .name = name});
     made.inode->xattrs = inherited.xattrs.empty() ? Knowledge::kNo : Knowledge::kYes;
     made.inode->default_acl = inherits ? Knowledge::kUnknown : Knowledge::kNo;
     InodeRef inode = volume.inodes.insert(made.inode);

@@ -46,13 +46,12 @@ Status keep_usable(Volume& volume, const Found& found, const Inode& parent, int 
     return keep_orphan(volume, *found.inode, parent, parent_fd, name);
 }
 
-// A name was all by which the standbys knew it, and the walker may not have come to the others.
-void name_lost(Volume& volume, const Found& found) {
-    if (loses_last_name(found)) {
-        volume.inodes.unname(*found.inode);
+// Before the name goes: it may be all by which the standbys have the object, and its other names may
+// be told of as mere names. Then it must be told again, wherever it is found.
+void prepare_loss(Volume& volume, const Found& found, KnownNames::Name name) {
+    if (!volume.walking || loses_last_name(found) ||
+        volume.names.contains_other(found.inode->id, name))
         return;
-    }
-    if (!volume.walking || found.inode->type != S_IFREG) return;
     const auto lease = volume.lease(*found.inode);
     if (lease.ok())
         (void)write_identity(lease->fd(), {.object = found.inode->id,
@@ -61,6 +60,18 @@ void name_lost(Volume& volume, const Found& found) {
                                            .handle = found.inode->handle});
     found.inode->complete = false;
     found.inode->generation = 0;
+    if (volume.walk != nullptr) volume.walk->repeat();
+}
+
+void name_lost(Volume& volume, const Found& found, KnownNames::Name name) {
+    if (volume.walking) volume.names.erase(found.inode->id, name);
+    if (loses_last_name(found)) volume.inodes.unname(*found.inode);
+}
+
+void name_moved(Volume& volume, const Found& found, KnownNames::Name from, KnownNames::Name to) {
+    if (!volume.walking || found.inode->type == S_IFDIR) return;
+    volume.names.erase(found.inode->id, from);
+    if (found.attributes.stx_nlink > 1) volume.names.insert(found.inode->id, to);
 }
 
 // The walker may have passed the place to which this goes, and not have come to the one it leaves.
@@ -113,7 +124,11 @@ Status log_rename(Volume& volume, Turn& turn, const RenameParts& parts, const ch
                          .exchange = static_cast<std::uint8_t>(exchange ? 1 : 0),
                          .source_mtime = source_mtime,
                          .target_mtime = target_mtime});
-    if (parts.replaced && !exchange) name_lost(volume, *parts.replaced);
+    const KnownNames::Name from{.parent = parts.source.inode->id, .name = source_name};
+    const KnownNames::Name to{.parent = parts.target.inode->id, .name = target_name};
+    if (parts.replaced && exchange) name_moved(volume, *parts.replaced, to, from);
+    if (parts.replaced && !exchange) name_lost(volume, *parts.replaced, to);
+    name_moved(volume, parts.object, from, to);
     return {};
 }
 
@@ -147,6 +162,8 @@ Answered make_link(Volume& volume, Turn& turn, const Request& request, ObjectId 
                        .parent = parent.inode->id,
                        .name = entry,
                        .parent_mtime = parent_mtime});
+    if (volume.walking)
+        volume.names.insert(object_id, {.parent = parent.inode->id, .name = entry});
     change.logged();
     return Answer{Answer::Entry{.inode = std::move(found.inode), .attributes = found.attributes}};
 }
@@ -167,6 +184,7 @@ Answered remove_name(Volume& volume, Turn& turn, const Request& /*request*/, Obj
     if (!turn.may_wait() && loses_last_name(found) && found.attributes.stx_size > kLargeFileBytes)
         return plain(Ending::busy());
     TS_TRY(keep_usable(volume, found, *parent.inode, parent.fd(), name));
+    prepare_loss(volume, found, {.parent = parent.inode->id, .name = entry});
     change.note(*parent.inode, entry).note(*found.inode).noted();
     if (::unlinkat(parent.fd(), name, what == Removed::kDirectory ? AT_REMOVEDIR : 0) != 0) {
         const int error = errno;
@@ -180,7 +198,7 @@ Answered remove_name(Volume& volume, Turn& turn, const Request& /*request*/, Obj
                          .parent = parent.inode->id,
                          .name = entry,
                          .parent_mtime = parent_mtime});
-    name_lost(volume, found);
+    name_lost(volume, found, {.parent = parent.inode->id, .name = entry});
     change.logged();
     return nothing();
 }
@@ -213,8 +231,10 @@ Answered rename_entry(Volume& volume, Turn& turn, const Request& /*request*/,
         return plain(Ending::busy());
     tell_walker(volume, at.object);
     if (exchange) tell_walker(volume, *at.replaced);
-    if (replaced != nullptr && !exchange)
+    if (replaced != nullptr && !exchange) {
         TS_TRY(keep_usable(volume, *at.replaced, *at.target.inode, at.target.fd(), target_name));
+        prepare_loss(volume, *at.replaced, {.parent = at.target.inode->id, .name = to});
+    }
     change.note(*at.source.inode, from).note(*at.target.inode, to).note(*at.object.inode);
     if (replaced != nullptr) change.note(*replaced);
     change.noted();

@@ -118,7 +118,11 @@ Status Overlay::Parts::tell_roots() {
             ObjectLocks locks;
             (void)locks.lock({&root}, turn);
             const Ending told = tell_root(volume, turn, root, telling);
-            if (told.is_done()) break;
+            if (told.is_done()) {
+                if (telling == Telling::kAgain)
+                    report_change(volume, directory.backing_fd, ".", telling);
+                break;
+            }
             if (!told.lacks_credit())
                 return make_error(told.code(), "tell the standby of {}", directory.path);
             if (!volume.journal.take_credit(kMaxFramePayload))

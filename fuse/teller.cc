@@ -30,16 +30,6 @@ std::string path_of(int dir_fd, const char* name) {
     return path + "/" + name;
 }
 
-void count_change(Volume& volume, int parent_fd, const char* name, Telling telling) {
-    const auto suspicion = volume.suspicion.load();
-    if (telling == Telling::kFirst && suspicion != Volume::Suspicion::kSet) return;
-    const std::uint64_t count = ++volume.found_changed;
-    if (count <= kChangesNamed)
-        { struct statx n{}; stat_entry(parent_fd,name,n); spdlog::info("{} was changed while nothing was mounted DBG ctime {}.{:09} before {}", path_of(parent_fd, name), (long)n.stx_ctime.tv_sec, n.stx_ctime.tv_nsec, volume.unchanged_before); }
-    else if (count == kChangesNamed + 1)
-        spdlog::info("more was changed while nothing was mounted; only counted from here on");
-}
-
 // What is told of an object together, under its lock.
 struct Told {
     struct statx now;
@@ -113,7 +103,6 @@ Ending tell_entry(Volume& volume, Turn& turn, Inode& parent, int parent_fd, cons
     const std::string_view entry{name};
     const Ending credit = take_credit_for(volume, turn, *told, entry.size());
     if (!credit.is_done()) return credit;
-    count_change(volume, parent_fd, name, telling);
     volume.touch(object);
     turn.append(AdoptOp{.object = object.id,
                         .parent = parent.id,
@@ -125,13 +114,51 @@ Ending tell_entry(Volume& volume, Turn& turn, Inode& parent, int parent_fd, cons
     return note_told(volume, fd.get(), object, telling);
 }
 
+void report_change(Volume& volume, int parent_fd, const char* name, Telling telling) {
+    // Without the set everything that is new is only the seed's.
+    if (telling == Telling::kFirst && volume.suspicion != Volume::Suspicion::kSet) return;
+    const std::uint64_t count = ++volume.found_changed;
+    if (count > kChangesNamed + 1) return;
+    const char* const how = volume.journal.predecessor().clean
+                                ? "was changed while nothing was mounted"
+                                : "may have changed when or after the last daemon was killed";
+    if (count <= kChangesNamed)
+        spdlog::info("{} {}", path_of(parent_fd, name), how);
+    else
+        spdlog::info("more {}; it is only counted from here on", how);
+}
+
+Ending tell_name(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const char* name,
+                 Inode& object) {
+    const std::string_view entry{name};
+    if (!volume.told(parent)) {
+        const Ending told = ensure_directory_told(volume, turn, parent);
+        if (!told.is_done()) return told;
+    }
+    if (!turn.take_credit(max_encoded_size(entry.size()))) return Ending::no_credit();
+    const GatePass pass{volume.gate};
+    ObjectLocks locks;
+    if (!locks.lock({&parent, &object}, turn)) return Ending::busy();
+    if (!volume.told(parent) || !volume.told(object)) return Ending::busy();
+    struct statx now {};
+    if (const int error = stat_entry(parent_fd, name, now)) return error;
+    if (now.stx_ino != object.number) return Ending::busy();
+    struct statx above {};
+    if (const int error = stat_object(parent_fd, above)) return error;
+    turn.append(LinkOp{.object = object.id,
+                       .parent = parent.id,
+                       .name = entry,
+                       .parent_mtime = mtime_of(above)});
+    volume.names.insert(object.id, {.parent = parent.id, .name = entry});
+    return Ending::done();
+}
+
 Ending tell_root(Volume& volume, Turn& turn, Inode& root, Telling telling) {
     const Directory& directory = volume.directories[root.directory];
     auto told = look(directory.backing_fd);
     if (!told.ok()) return told.error().code;
     const Ending credit = take_credit_for(volume, turn, *told, directory.path.size());
     if (!credit.is_done()) return credit;
-    if (telling == Telling::kAgain) count_change(volume, directory.backing_fd, ".", telling);
     volume.touch(root);
     turn.append(DirectoryOp{.object = root.id,
                             .path = directory.path,

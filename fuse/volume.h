@@ -19,6 +19,7 @@
 #include "fuse/descriptors.h"
 #include "fuse/gate.h"
 #include "fuse/inodes.h"
+#include "fuse/names.h"
 #include "fuse/pool.h"
 #include "fuse/turn.h"
 #include "journal/handle.h"
@@ -63,6 +64,8 @@ class WalkQueue {
     virtual ~WalkQueue() = default;
     // The object's content (a directory: its subtree) is to be visited (again).
     virtual void revisit(const Inode& inode) = 0;
+    // An object must be told again, and nobody knows where its other names are.
+    virtual void repeat() = 0;
 };
 
 struct Volume {
@@ -80,6 +83,7 @@ struct Volume {
     // A walk is going on: what moves past it must be told to `walk`.
     std::atomic<bool> walking{false};
     WalkQueue* walk = nullptr;
+    KnownNames names;  // while walking
 
     // --- what was changed underneath before this reign
     std::int64_t unchanged_before = 0;  // ns; a ctime from here on is suspicious

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "fuse/listing.h"
@@ -61,15 +62,20 @@ void Walker::revisit(const Inode& inode) {
     wake_.notify_all();
 }
 
+void Walker::repeat() {
+    const std::lock_guard lock{mutex_};
+    repeat_ = true;
+}
+
 WalkProgress Walker::progress() const {
     const std::lock_guard lock{mutex_};
     return {.running = running_,
             .complete = complete_,
             .seeding = running_ && round_ == Round::kSeed,
             .objects_done = counters_.objects_done,
-            .objects_total = counters_.objects_total,
+            .objects_total = std::max(counters_.objects_total.load(), counters_.objects_done.load()),
             .bytes_done = counters_.bytes_done,
-            .bytes_total = counters_.bytes_total,
+            .bytes_total = std::max(counters_.bytes_total.load(), counters_.bytes_done.load()),
             .found_changed = volume_.found_changed,
             .failed = counters_.failed};
 }
@@ -121,10 +127,18 @@ void Walker::run_round() {
             pause(kPause);
         }
         if (!directory.root->complete) changed_.push_back(visit_of(*directory.root));
+    }
+    {
         const std::lock_guard lock{mutex_};
-        queue_.push_back(visit_of(*directory.root));
+        repeat_ = false;
+        queue_roots();
     }
     finish_round();
+}
+
+void Walker::queue_roots() {
+    for (const Directory& directory : volume_.directories)
+        queue_.push_back(visit_of(*directory.root));
 }
 
 // A quick pass for the totals that people see. What changes meanwhile does not matter.
@@ -235,9 +249,8 @@ void Walker::visit_entry(const InodeRef& parent, const char* name, bool& told) {
         }
         const Inode& inode = *found->inode;
         told = told || found->told_here;
-        const bool other_name = !found->told_here && (!parent->complete ||
-                                                      (found->attributes.stx_nlink > 1 &&
-                                                       round_ == Round::kSeed));
+        // A directory that was changed underneath: what is known may stand here for the first time.
+        const bool other_name = !found->told_here && !parent->complete;
         const bool was_complete = inode.complete;
         Status done;
         if (other_name) done = log_name_again(*parent, name, *found->inode);
@@ -282,6 +295,7 @@ void Walker::finish_round() {
         if (counters_.failed > 0) break;
         TS_FAULT(walker_finished);
         std::unique_lock lock{mutex_};
+        if (repeat_.exchange(false)) queue_roots();
         if (!queue_.empty()) continue;  // something was moved meanwhile
         volume_.suspicion = Volume::Suspicion::kNone;
         volume_.walking = false;
@@ -289,6 +303,7 @@ void Walker::finish_round() {
         complete_ = true;
         lock.unlock();
         volume_.touched.clear();
+        volume_.names.clear();
         volume_.journal.generation_seeded(volume_.generation);
         return;
     }

@@ -51,6 +51,7 @@ class Walker final : public WalkQueue {
     void begin(Round round);
     void stop();
     void revisit(const Inode& inode) override;
+    void repeat() override;
     [[nodiscard]] WalkProgress progress() const;
 
    private:
@@ -71,6 +72,7 @@ class Walker final : public WalkQueue {
     void run();
     void run_round();
     void count_all();
+    void queue_roots();  // mutex_ held
     void visit_queued();
     void visit(const Visit& next);
     void visit_directory(const InodeRef& directory, Fd fd);
@@ -111,6 +113,7 @@ class Walker final : public WalkQueue {
 
     std::atomic<bool> stopping_{false};
     std::atomic<bool> restart_{false};
+    std::atomic<bool> repeat_{false};  // set under mutex_
     std::thread thread_;
 };
 

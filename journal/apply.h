@@ -2,12 +2,12 @@
 // Apply: moves a tree to the state that a delta says, whatever part of it is so already.
 //
 // The tree must be in the state of the index (where the delta's range begins), or in any state that
-// an interrupted apply of a delta from the same beginning, of the same or a shorter range, left. The
-// index is changed, not committed; after an error its changes must be dropped. Nothing is synced.
-// Order: entries are placed (what stands in the way is set aside, not destroyed, if it is wanted
-// elsewhere), then names are removed, then contents, then attributes; the mtimes of directories last,
-// because all the rest changes them.
-// One thread. Called by replicator/applier; made so that recovery of the primary can call it too.
+// an interrupted apply of a delta from the same beginning, of the same or a shorter range, left.
+// The index is changed, not committed; after an error its changes must be dropped. Nothing is
+// synced. Order: entries are placed (what stands in the way is set aside, not destroyed, if it is
+// wanted elsewhere), then names are removed, then contents, then attributes; the mtimes of
+// directories last, because all the rest changes them. One thread. Called by replicator/applier;
+// made so that recovery of the primary can call it too.
 #pragma once
 
 #include <cstdint>

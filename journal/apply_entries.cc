@@ -111,8 +111,7 @@ Status ApplyRun::place_known(int directory, const Link& link, const ObjectChange
     }
     TS_ASSIGN(const auto standing, tree_.at(directory, name.c_str()));
     if (!standing || standing->handle != known.handle) {
-        if (standing)
-            TS_TRY(take_away(directory, name.c_str(), *standing, Removal::kByOperation));
+        if (standing) TS_TRY(take_away(directory, name.c_str(), *standing, Removal::kByOperation));
         ++counters_.placed;
         if (!is_directory) {
             TS_TRY(tree_.link(object, directory, name.c_str()));
@@ -131,7 +130,8 @@ Status ApplyRun::place_new(int directory, const Link& link, const ObjectChange& 
     auto made = tree_.make(directory, name.c_str(), what);
     if (!made.ok() && made.error().code == EEXIST) {
         TS_ASSIGN(auto standing, tree_.at(directory, name.c_str()));
-        if (standing && standing->object == change.id && (standing->status.st_mode & S_IFMT) == type) {
+        if (standing && standing->object == change.id &&
+            (standing->status.st_mode & S_IFMT) == type) {
             made = std::move(*standing);  // by an apply that was interrupted
         } else {
             if (standing)
@@ -141,7 +141,8 @@ Status ApplyRun::place_new(int directory, const Link& link, const ObjectChange& 
     }
     if (!made.ok()) return made.error();
     ++counters_.made;
-    return note_placed(change, link, {.handle = made->handle, .type = type, .parent = {}, .mtime = {}});
+    return note_placed(change, link,
+                       {.handle = made->handle, .type = type, .parent = {}, .mtime = {}});
 }
 
 Status ApplyRun::note_placed(const ObjectChange& change, const Link& link, IndexEntry entry) {

@@ -28,8 +28,9 @@ class ApplyRun {
     [[nodiscard]] const ApplyCounters& counters() const { return counters_; }
 
    private:
-    // Why a name goes. By an operation: its object goes with its last name, if the operation says so.
-    // By a statement: the object is parked, since it may be told of elsewhere. For good: all goes.
+    // Why a name goes. By an operation: its object goes with its last name, if the operation says
+    // so. By a statement: the object is parked, since it may be told of elsewhere. For good: all
+    // goes.
     enum class Removal { kByOperation, kByStatement, kForGood };
 
     // --- entries
@@ -63,7 +64,8 @@ class ApplyRun {
     // Nothing: it is gone, or never came to be, and may be.
     Result<Fd> open_changed(const ObjectChange& change, int flags);
 
-    // The object's descriptor for *at() calls, borrowed until the next call; -1: it is gone, and may be.
+    // The object's descriptor for *at() calls, borrowed until the next call; -1: it is gone, and
+    // may be.
     Result<int> directory_fd(ObjectId directory);
     [[nodiscard]] Error diverged(const ObjectChange& change, std::string_view what) const;
 

@@ -15,7 +15,8 @@ namespace {
 
 constexpr std::uint64_t kMaxOffset = INT64_MAX;
 
-// The applier hands names to the kernel: whatever a record says, none may lead out of its directory.
+// The applier hands names to the kernel: whatever a record says, none may lead out of its
+// directory.
 Status check_name(std::string_view name) {
     if (name.empty() || name.size() > NAME_MAX || name == "." || name == ".." ||
         name.find('/') != std::string_view::npos || name.find('\0') != std::string_view::npos)
@@ -24,7 +25,9 @@ Status check_name(std::string_view name) {
 }
 
 Status check_path(std::string_view path) {
-    const auto bad = [&] { return make_error(EBADMSG, "take \"{}\" for a directory's path", path); };
+    const auto bad = [&] {
+        return make_error(EBADMSG, "take \"{}\" for a directory's path", path);
+    };
     if (path.size() < 2 || path.front() != '/') return bad();
     for (std::string_view rest = path.substr(1);;) {
         const auto slash = rest.find('/');

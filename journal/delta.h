@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Delta: the net effect of a range of the journal. Per object: final attributes, extended attributes
-// and content; per directory: final entries. What was made and gone again within the range leaves
-// nothing behind. Used for applying, for redo after a crash, and for reading between two positions.
+// Delta: the net effect of a range of the journal. Per object: final attributes, extended
+// attributes and content; per directory: final entries. What was made and gone again within the
+// range leaves nothing behind. Used for applying, for redo after a crash, and for reading between
+// two positions.
 //
-// Invariants: add() is called in order of Lsn. For each object, `links` are just the entries of this
-// delta that lead to it. A delta of a longer range from the same start mentions every entry and
-// every object that the shorter one does: that makes an interrupted apply harmless.
-// Names, values and data are borrowed from the frames, which the delta keeps.
-// One thread. The caller bounds the memory by where it cuts the range.
+// Invariants: add() is called in order of Lsn. For each object, `links` are just the entries of
+// this delta that lead to it. A delta of a longer range from the same start mentions every entry
+// and every object that the shorter one does: that makes an interrupted apply harmless. Names,
+// values and data are borrowed from the frames, which the delta keeps. One thread. The caller
+// bounds the memory by where it cuts the range.
 #pragma once
 
 #include <cstdint>
@@ -67,7 +68,7 @@ struct ObjectChange {
     std::uint64_t device = 0;
     std::string_view target;
     ContentChange content;
-    bool xattrs_cleared = false;  // none but the following
+    bool xattrs_cleared = false;                              // none but the following
     std::map<std::string_view, std::optional<Bytes>> xattrs;  // nothing: removed
     std::vector<Link> links;
     std::unique_ptr<DirectoryChange> directory;
@@ -96,8 +97,8 @@ class Delta {
     [[nodiscard]] const ObjectChange* find(ObjectId id) const;
     // The newest SeededOp in the range.
     [[nodiscard]] std::optional<std::uint32_t> seeded() const { return seeded_; }
-    // A walk ended in this range and none began since: what lost its name by a statement and was not
-    // told of elsewhere is gone for good.
+    // A walk ended in this range and none began since: what lost its name by a statement and was
+    // not told of elsewhere is gone for good.
     [[nodiscard]] bool all_told() const { return all_told_; }
 
     [[nodiscard]] bool empty() const { return records_ == 0; }

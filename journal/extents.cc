@@ -46,9 +46,9 @@ void ContentChange::allocate(const AllocateOp& op) {
             allocate_gaps(op.offset, end);
         } else {
             carve(op.offset, end);
-            insert(op.offset,
-                   {.length = op.length,
-                    .kind = op.kind == AllocateKind::kPunch ? ExtentKind::kHole : ExtentKind::kZero});
+            insert(op.offset, {.length = op.length,
+                               .kind = op.kind == AllocateKind::kPunch ? ExtentKind::kHole
+                                                                       : ExtentKind::kZero});
         }
     }
     size_ = op.size;
@@ -59,8 +59,8 @@ void ContentChange::allocate_gaps(std::uint64_t begin, std::uint64_t end) {
     while (begin < end) {
         auto it = extents_.upper_bound(begin);
         std::uint64_t stop = it == extents_.end() ? end : std::min(end, it->first);
-        const bool covered = it != extents_.begin() &&
-                             std::prev(it)->first + std::prev(it)->second.length > begin;
+        const bool covered =
+            it != extents_.begin() && std::prev(it)->first + std::prev(it)->second.length > begin;
         if (!covered) {
             insert(begin, {.length = stop - begin, .kind = ExtentKind::kAllocated});
         } else {

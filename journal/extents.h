@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// ContentChange: the net effect of a range of the journal on the content of one regular file: what of
-// the old content is cut off, which extents are new, and the final size where it is known.
+// ContentChange: the net effect of a range of the journal on the content of one regular file: what
+// of the old content is cut off, which extents are new, and the final size where it is known.
 //
 // Invariants: extents are disjoint and none is empty; a byte outside of them that lies below cut()
 // is what it was before. Data is borrowed (from the frames that the delta keeps).

@@ -114,7 +114,8 @@ Result<std::optional<Standing>> Tree::at(int directory, const char* name) const 
         if (errno == ENOENT) return std::optional<Standing>{};
         return last_error("look at \"{}\"", name);
     }
-    if (::fstat(standing.fd.get(), &standing.status) != 0) return last_error("look at \"{}\"", name);
+    if (::fstat(standing.fd.get(), &standing.status) != 0)
+        return last_error("look at \"{}\"", name);
     TS_ASSIGN(standing.handle, handle_of(standing.fd.get()));
     TS_ASSIGN(const auto identity, read_identity(standing.fd.get(), standing.handle));
     if (identity) standing.object = identity->object;
@@ -163,10 +164,9 @@ Result<Standing> Tree::make(int directory, const char* name, const NewObject& wh
     TS_ASSIGN(auto made, at(directory, name));
     if (!made) return make_error(ENOENT, "look at \"{}\", just made", name);
     TS_TRY(step());
-    TS_TRY(write_identity(made->fd.get(), {.object = what.object,
-                                           .generation = 0,
-                                           .complete = true,
-                                           .handle = made->handle}));
+    TS_TRY(write_identity(
+        made->fd.get(),
+        {.object = what.object, .generation = 0, .complete = true, .handle = made->handle}));
     made->object = what.object;
     return std::move(*made);
 }

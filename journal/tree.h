@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tree: a store's plain files, changed one system call at a time. Finds what stands at a name, makes,
-// links, moves, sets aside and removes objects, writes content and attributes. Knows nothing of
-// deltas; journal/apply decides what is to be done.
+// Tree: a store's plain files, changed one system call at a time. Finds what stands at a name,
+// makes, links, moves, sets aside and removes objects, writes content and attributes. Knows nothing
+// of deltas; journal/apply decides what is to be done.
 //
 // Below the store: `tree/<path of a directory of the volume>`, `staging/` (taken from its place
-// while an apply runs, empty otherwise) and `parked/` (lost its last name by a statement; may be told
-// of elsewhere later). Both take names of their own, from object and inode number.
+// while an apply runs, empty otherwise) and `parked/` (lost its last name by a statement; may be
+// told of elsewhere later). Both take names of their own, from object and inode number.
 // ObjectIndex: how an object is found without its name.
 // One thread. Needs root rights (file handles, trusted xattrs).
 #pragma once
@@ -112,7 +112,7 @@ class Tree {
     Status set_mode(int object, std::uint32_t mode);
     Status set_mtime(int object, const FileTime& mtime);
     Status set_xattr(int object, std::string_view name, Bytes value);
-    Status remove_xattr(int object, std::string_view name);  // it need not be there
+    Status remove_xattr(int object, std::string_view name);          // it need not be there
     Result<std::vector<std::string>> list_xattrs(int object) const;  // but for our own
 
     Status sync();
@@ -132,8 +132,8 @@ class Tree {
 };
 
 // Empties the store of everything that a Tree keeps there, and of the entries of `others` (plain
-// names): for a reseed from scratch. Follows no link and enters no other file system. Interrupted, it
-// is to be called again; `reset_interrupted` says so.
+// names): for a reseed from scratch. Follows no link and enters no other file system. Interrupted,
+// it is to be called again; `reset_interrupted` says so.
 Status reset_tree(const std::string& store, const std::vector<std::string>& others);
 Result<bool> reset_interrupted(const std::string& store);
 

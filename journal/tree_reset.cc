@@ -24,7 +24,8 @@ struct Emptying {
         return {};
     }
     Status content(const Tree& tree, int parent, const std::string& name) const {
-        const Fd fd{::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
+        const Fd fd{
+            ::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
         struct stat status {};
         if (!fd.valid() || ::fstat(fd.get(), &status) != 0) return last_error("open \"{}\"", name);
         if (status.st_dev != device)

@@ -26,8 +26,8 @@ constexpr Nanoseconds kRetryDelay = std::chrono::seconds{2};
 
 // Nobody waits for the replica tree as a rule: the journals and the services go first.
 void lower_priority() {
-    constexpr int kWhoProcess = 1;         // IOPRIO_WHO_PROCESS; 0: this thread
-    constexpr int kBestEffort = 2 << 13;   // IOPRIO_CLASS_BE
+    constexpr int kWhoProcess = 1;        // IOPRIO_WHO_PROCESS; 0: this thread
+    constexpr int kBestEffort = 2 << 13;  // IOPRIO_CLASS_BE
     constexpr int kLowest = 7;
     const sched_param parameters{};
     (void)::sched_setscheduler(0, SCHED_BATCH, &parameters);
@@ -89,7 +89,8 @@ void Applier::start() {
 void Applier::committed(Lsn limit) {
     const std::lock_guard lock{mutex_};
     if (limit <= limit_) return;
-    // Its thread sleeps through most of these: it is resting, or knows that there is something to do.
+    // Its thread sleeps through most of these: it is resting, or knows that there is something to
+    // do.
     const bool idle = !something_to_do();
     limit_ = limit;
     if (idle) wake_.notify_one();
@@ -211,7 +212,8 @@ Status Applier::read_batch(Delta& delta, Position& end, Lsn limit) {
         const bool adjacent = frame->first() == end.lsn + 1;
         if (frame->first() > end.lsn + 1 ||
             (adjacent && end.lsn != Lsn{} && frame->header.previous != raw(end.chain)))
-            return make_error(EUCLEAN, "apply record {}: it does not continue the applied record {}",
+            return make_error(EUCLEAN,
+                              "apply record {}: it does not continue the applied record {}",
                               frame->first().value, end.lsn.value);
         end = {frame->last(), Chain{frame->header.checksum}};
         TS_TRY(delta.add(std::move(*frame), from));
@@ -229,7 +231,8 @@ Status Applier::apply_delta(const Delta& delta, const Position& end) {
     TS_FAULT(applier_synced);
     TS_TRY(catalogue_->commit({.applied = end, .seeded = delta.seeded()}));
     spdlog::debug(
-        "applied {} records up to {} in {} us: {} made, {} placed, {} removed, {} parked, {} written, "
+        "applied {} records up to {} in {} us: {} made, {} placed, {} removed, {} parked, {} "
+        "written, "
         "{} made and gone",
         delta.records(), end.lsn.value,
         std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began).count(),

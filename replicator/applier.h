@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Applier: moves a standby's tree along its journal, never past what is committed. Reads frames,
-// works out their delta, changes the tree, syncs it, and commits the new position with the catalogue.
-// What fails in between is done again, from the committed position, by a later attempt.
+// works out their delta, changes the tree, syncs it, and commits the new position with the
+// catalogue. What fails in between is done again, from the committed position, by a later attempt.
 //
 // Invariants: applied() never falls; it is durable, with the tree, when it is announced.
 // A range waits a little (`delay`, longer after long work) so that what is short-lived in it costs
 // nothing; hurry() takes the waiting away. Memory is bounded by batch_bytes and batch_records.
-// Threads: one of its own, at low priority, from start() to finish(). committed(), hurry(), applied(),
-// error(), seeded_generation() from any thread. Locks: work_mutex_ (the tree, the catalogue, the
-// cursor) before mutex_ (what is wanted, and the last error).
+// Threads: one of its own, at low priority, from start() to finish(). committed(), hurry(),
+// applied(), error(), seeded_generation() from any thread. Locks: work_mutex_ (the tree, the
+// catalogue, the cursor) before mutex_ (what is wanted, and the last error).
 #pragma once
 
 #include <atomic>
@@ -88,7 +88,7 @@ class Applier {
     mutable std::mutex mutex_;
     std::condition_variable wake_;
     Lsn limit_;
-    Lsn tried_;    // all whole frames up to here are applied
+    Lsn tried_;  // all whole frames up to here are applied
     Lsn hurried_;
     std::uint64_t hurries_ = 0;
     Nanoseconds rest_;  // before the next attempt, unless somebody is in a hurry

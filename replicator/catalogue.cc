@@ -34,8 +34,8 @@ static_assert(sizeof(State) == 32 && std::is_trivially_copyable_v<State>);
 
 // The value of an object: this, then for directories the rest, then the handle's bytes.
 struct ObjectValue {
-    std::uint32_t type = 0;         // 0
-    std::int32_t handle_type = 0;   // 4
+    std::uint32_t type = 0;        // 0
+    std::int32_t handle_type = 0;  // 4
 };
 struct DirectoryValue {
     std::uint64_t parent = 0;       // 0
@@ -56,8 +56,7 @@ Error failed(const rocksdb::Status& status, const std::string& doing) {
 struct Key {
     explicit Key(ObjectId object) {
         bytes[0] = kObjectPrefix;
-        for (int i = 0; i < 8; ++i)
-            bytes[1 + i] = static_cast<char>(raw(object) >> (56 - 8 * i));
+        for (int i = 0; i < 8; ++i) bytes[1 + i] = static_cast<char>(raw(object) >> (56 - 8 * i));
     }
     [[nodiscard]] rocksdb::Slice slice() const { return {bytes, sizeof bytes}; }
     char bytes[9];
@@ -93,12 +92,12 @@ Result<IndexEntry> decode_entry(std::string_view text) {
     if (!take(text, object) || (object.type == S_IFDIR && !take(text, directory)) ||
         text.size() > kMaxHandleBytes)
         return make_error(EBADMSG, "read an object of the catalogue");
-    IndexEntry entry{.handle = {.type = object.handle_type,
-                                .size = static_cast<std::uint32_t>(text.size())},
-                     .type = object.type,
-                     .parent = ObjectId{directory.parent},
-                     .mtime = {.seconds = directory.seconds,
-                               .nanoseconds = static_cast<std::uint32_t>(directory.nanoseconds)}};
+    IndexEntry entry{
+        .handle = {.type = object.handle_type, .size = static_cast<std::uint32_t>(text.size())},
+        .type = object.type,
+        .parent = ObjectId{directory.parent},
+        .mtime = {.seconds = directory.seconds,
+                  .nanoseconds = static_cast<std::uint32_t>(directory.nanoseconds)}};
     std::memcpy(entry.handle.bytes.data(), text.data(), text.size());
     return entry;
 }

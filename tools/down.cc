@@ -48,7 +48,7 @@ Outcome<ExitCode> run_down(const std::string& volume) {
     TS_TRY(require_root());
     TS_TRY(check_name(volume));
     const auto paths = VolumePaths::of(volume);
-    TS_ASSIGN(const auto config, load_volume(paths));
+    TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto lock, lock_volume(paths));
     const bool lives = living_daemon(paths).has_value();
     TS_ASSIGN(auto site, Site::look(paths, config, {.daemon_lives = lives}));
@@ -63,10 +63,10 @@ Outcome<ExitCode> run_down(const std::string& volume) {
         TS_TRY(recover(paths, config, site));
 
     // First with the mounts in place, because it may take long; once more for what came meanwhile.
-    TS_ASSIGN(const auto flushed, ask(paths, "flush"));
-    if (const auto why = shortfall(flushed); !why.empty())
-        print_warning(fmt::format("the standby does not have everything applied: {}; going down", why));
-    TS_ASSIGN(const auto leaving, ask(paths, "leave"));
+    for (const char* step : {"flush", "leave"}) {
+        const auto done = ask(paths, step);
+        if (!done.ok()) return done.error();
+    }
     TS_TRY(site.take_away());
     const auto ended = ask(paths, "end");
     if (!ended.ok()) {

@@ -33,6 +33,8 @@ struct VolumePaths {
     [[nodiscard]] std::string journal() const { return state() + "/journal"; }
     [[nodiscard]] std::string log() const { return state() + "/twinspool.log"; }
     [[nodiscard]] std::string last_status() const { return state() + "/last-status.json"; }
+    // The configuration as the last `up` found it.
+    [[nodiscard]] std::string last_config() const { return state() + "/last-up.toml"; }
     [[nodiscard]] std::string run() const { return base.run + "/" + name; }
     [[nodiscard]] std::string mount() const { return run() + "/mnt"; }
     [[nodiscard]] std::string mounted(std::size_t index) const {

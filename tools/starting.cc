@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+
 #include "tools/commands.h"
 #include "tools/lock.h"
 
@@ -25,6 +27,27 @@ Outcome<VolumeConfig> load_volume(const VolumePaths& paths) {
     return load_config(paths.config());
 }
 
+Outcome<VolumeConfig> load_running_volume(const VolumePaths& paths) {
+    TS_ASSIGN(auto config, load_volume(paths));
+    auto last = load_config(paths.last_config());
+    return last.ok() ? last : Outcome<VolumeConfig>{std::move(config)};
+}
+
+Verdict check_directories_kept(const VolumePaths& paths, const VolumeConfig& config) {
+    const auto last = load_config(paths.last_config());
+    if (!last.ok()) return {};
+    const auto same = [](const DirectoryConfig& a, const DirectoryConfig& b) {
+        return a.path == b.path;
+    };
+    const auto& before = last.value().directories;
+    if (std::equal(before.begin(), before.end(), config.directories.begin(),
+                   config.directories.end(), same))
+        return {};
+    return bad_input("the directories of the volume {} were changed in {} after its first `up`; undo "
+                     "that, or take it down, remove it and create it anew",
+                     paths.name, paths.config());
+}
+
 Starting::~Starting() {
     if (kept_ || !prepared_) return;
     site_.withdraw();
@@ -34,6 +57,12 @@ Starting::~Starting() {
         (void)::waitpid(daemon_, nullptr, 0);
     }
     site_.undo();
+}
+
+Verdict Starting::keep_config(const VolumeConfig& config) {
+    TS_TRY(make_private_directory(paths_.state()));
+    TS_TRY(write_file_atomically(paths_.last_config(), render_config(paths_.name, config)));
+    return {};
 }
 
 Verdict Starting::launch(LogPlace log) {

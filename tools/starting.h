@@ -18,6 +18,11 @@ namespace twinspool {
 
 // The configuration; a volume that does not exist is bad input.
 Outcome<VolumeConfig> load_volume(const VolumePaths& paths);
+// The same as it was at the last `up`, for what looks at a volume that is up: the file may have been
+// edited since.
+Outcome<VolumeConfig> load_running_volume(const VolumePaths& paths);
+// The directories of a volume are those of its first `up`.
+Verdict check_directories_kept(const VolumePaths& paths, const VolumeConfig& config);
 
 class Starting {
    public:
@@ -26,6 +31,8 @@ class Starting {
     Starting(const Starting&) = delete;
     Starting& operator=(const Starting&) = delete;
 
+    // What `down` and `status` go by from now on.
+    Verdict keep_config(const VolumeConfig& config);
     // Prepares the site and starts the daemon.
     Verdict launch(LogPlace log);
     // Until the overlay answers; passes on what the daemon notes meanwhile. Which transport, and why.

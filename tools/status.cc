@@ -84,7 +84,7 @@ bool is_nobody(const Error& error) {
 }
 
 Outcome<Json> status_of(const VolumePaths& paths) {
-    TS_ASSIGN(const auto config, load_volume(paths));
+    TS_ASSIGN(const auto config, load_running_volume(paths));
     auto answer = ask_daemon(paths.run(), {{"command", "status"}});
     if (answer.ok()) return std::move(answer).value();
     if (!is_nobody(answer.error())) return answer.error();
@@ -122,7 +122,8 @@ Outcome<Shown> show_all(bool json) {
         all.push_back(status.value());
     }
     if (json) shown.text = all.dump(2) + "\n";
-    if (shown.text.empty()) shown.text = "there is no volume; `twinspool create --help` says how\n";
+    if (shown.text.empty() && shown.code == ExitCode::kDone)
+        shown.text = "there is no volume; `twinspool create --help` says how\n";
     return shown;
 }
 

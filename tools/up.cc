@@ -40,7 +40,8 @@ Outcome<ExitCode> stay(pid_t daemon) {
     return failure("the daemon was ended by signal {}", WTERMSIG(status));
 }
 
-Outcome<ExitCode> already_up(const VolumePaths& paths, const VolumeConfig& config) {
+Outcome<ExitCode> already_up(const VolumePaths& paths) {
+    TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(auto site, Site::look(paths, config, {.daemon_lives = true}));
     const bool complete = site.in_place();
     // An `up` that was killed half-way: its daemon serves, and only the mounts are missing.
@@ -60,7 +61,8 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
     const auto paths = VolumePaths::of(arguments.volume);
     TS_ASSIGN(const auto config, load_volume(paths));
     TS_ASSIGN(auto lock, lock_volume(paths));
-    if (living_daemon(paths)) return already_up(paths, config);
+    if (living_daemon(paths)) return already_up(paths);
+    TS_TRY(check_directories_kept(paths, config));
 
     TS_ASSIGN(auto site, Site::look(paths, config, {}));
     TS_TRY(site.uncover_lost());
@@ -74,6 +76,7 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
     for (const auto& warning : warnings_without_journal(directories)) print_warning(warning);
 
     Starting starting(paths, site);
+    TS_TRY(starting.keep_config(config));
     TS_TRY(starting.launch(arguments.foreground ? LogPlace::kStandardError : log_place()));
     TS_ASSIGN(const auto transport, starting.wait_served());
     TS_TRY(site.put_in_place());

@@ -9,6 +9,7 @@ libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_
 libc.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
 
 AT_FDCWD = -100
+MS_SYNC = 4
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 KEEP_SIZE, PUNCH_HOLE, COLLAPSE_RANGE, ZERO_RANGE = 1, 2, 8, 16
 IN_MODIFY, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
@@ -33,6 +34,12 @@ def renameat2(source, target, flags):
 
 def fallocate(fd, mode, offset, length):
     checked(libc.fallocate(fd, mode, offset, length))
+
+
+def msync(view):
+    """mmap.flush() would hold all other threads up meanwhile."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(view))
+    checked(libc.msync(ctypes.c_void_p(address), ctypes.c_size_t(len(view)), MS_SYNC))
 
 
 def as_user(uid, gid):

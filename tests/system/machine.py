@@ -108,9 +108,10 @@ class Disk:
         self.path.mkdir(parents=True)
         with open(self.image, "wb") as image:
             image.truncate(size)
-        force = {"ext4": "-F", "xfs": "-f", "btrfs": "-f"}[kind]
+        # Without blocks kept for root, which the filler could not take and the daemon could.
+        force = {"ext4": ["-F", "-m", "0"], "xfs": ["-f"], "btrfs": ["-f"]}[kind]
         subprocess.run(
-            [f"mkfs.{kind}", "-q", force, *mkfs_options, self.image],
+            [f"mkfs.{kind}", "-q", *force, *mkfs_options, self.image],
             check=True,
             capture_output=True,
         )

@@ -207,8 +207,7 @@ def picture(root):
 
 
 def digest(path, size):
-    """Of the first and last 4 MiB: files of the model are smaller, or nearly all hole in between.
-    """
+    """Of the first and last 4 MiB: files of the model are smaller, or nearly all hole in between."""
     with open(path, "rb") as file:
         found = hashlib.md5(file.read(4 << 20))
         if size > 8 << 20:
@@ -489,7 +488,7 @@ class Writer(threading.Thread):
         while not self.ended.wait(self.pause):
             self.in_flight = next(self.script)
             actual = self.overlay.play(self.in_flight)
-            if actual in ("ENOTCONN", "ECONNABORTED", "EIO"):
+            if actual in ("ENOTCONN", "ECONNABORTED", "ECANCELED", "EIO"):
                 return
             expected = self.plain.play(self.in_flight)
             self.steps += 1

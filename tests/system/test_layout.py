@@ -73,7 +73,8 @@ def test_every_include_of_ours_names_its_folder():
         f"{path.relative_to(ROOT)} includes {name}"
         for path in SOURCES
         for name in includes(path)
-        if "/" not in name and (path.parent / name).exists()
+        if "/" not in name
+        and (path.parent / name).exists()
         and path.relative_to(ROOT).parts[0] != "tests"
     ]
     assert wrong == []

@@ -366,7 +366,9 @@ def test_journal_dump_names_the_place_of_damage(volume, damage):
     else:
         flip(
             segment,
-            {"flip early": HEADER + 100, "flip in the middle": middle(segment), "header": 3}[damage],
+            {"flip early": HEADER + 100, "flip in the middle": middle(segment), "header": 3}[
+                damage
+            ],
         )
     result = run("journal", "dump", segment, check=1)
     assert segment.name in result.err and re.search(r"\d", result.err.replace(segment.name, ""))

@@ -22,7 +22,7 @@ TRANSPORT = os.environ.get("TWINSPOOL_TRANSPORT", "io_uring")
 PATIENCE = float(os.environ.get("TWINSPOOL_PATIENCE", "1"))
 
 # What a program sees of a call when the daemon dies.
-DEATH = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+DEATH = (errno.ENOTCONN, errno.ECONNABORTED, errno.ECANCELED, errno.EIO)
 
 
 class Run:
@@ -244,8 +244,7 @@ class Volume:
         return self.standby / "tree" / os.path.realpath(self.directories[index]).lstrip("/")
 
     def compare(self, below=""):
-        """Compares without waiting: the lines of tools/equal-trees for each directory that differs.
-        """
+        """Compares without waiting: the lines of tools/equal-trees for each directory that differs."""
         found = []
         for index in range(len(self.directories)):
             pair = self.backing(index) / below, self.replica(index) / below

@@ -17,7 +17,8 @@ constexpr ObjectId kFile{10};
 constexpr ObjectId kSecond{11};
 
 constexpr Attributes kFileAttributes{.mode = S_IFREG | 0640, .uid = 1, .gid = 2, .mtime = {5, 6}};
-constexpr Attributes kDirectoryAttributes{.mode = S_IFDIR | 0750, .uid = 1, .gid = 2, .mtime = {5, 6}};
+constexpr Attributes kDirectoryAttributes{
+    .mode = S_IFDIR | 0750, .uid = 1, .gid = 2, .mtime = {5, 6}};
 
 Bytes bytes(std::string_view text) { return std::as_bytes(std::span{text.data(), text.size()}); }
 
@@ -40,7 +41,12 @@ std::string changed(const ContentChange& change, std::string old) {
 
 AllocateOp allocation(AllocateKind kind, std::uint64_t offset, std::uint64_t length,
                       std::uint64_t size) {
-    return {.object = kFile, .kind = kind, .offset = offset, .length = length, .size = size, .mtime = {}};
+    return {.object = kFile,
+            .kind = kind,
+            .offset = offset,
+            .length = length,
+            .size = size,
+            .mtime = {}};
 }
 
 TEST(Extents, LaterBytesWin) {
@@ -86,8 +92,7 @@ TEST(Extents, AllocatingChangesNoContent) {
     change.write(4, bytes("data"));
     change.allocate(allocation(AllocateKind::kPunch, 8, 4, 12));
     change.allocate(allocation(AllocateKind::kAllocate, 0, 16, 16));
-    EXPECT_EQ(changed(change, "aaaaaaaaaaaaaaaa"),
-              std::string("aaaadata\0\0\0\0aaaa", 16));
+    EXPECT_EQ(changed(change, "aaaaaaaaaaaaaaaa"), std::string("aaaadata\0\0\0\0aaaa", 16));
     for (const auto& [offset, extent] : change.extents())
         EXPECT_NE(extent.kind, ExtentKind::kHole) << offset;
 }
@@ -145,11 +150,10 @@ class DeltaTest : public testing::Test {
                         .ok());
     }
     void unlink(ObjectId object, std::string_view name) {
-        ASSERT_TRUE(add(UnlinkOp{.object = object,
-                                 .parent = kDirectory,
-                                 .name = name,
-                                 .parent_mtime = {9, 1}})
-                        .ok());
+        ASSERT_TRUE(
+            add(UnlinkOp{
+                    .object = object, .parent = kDirectory, .name = name, .parent_mtime = {9, 1}})
+                .ok());
     }
     RenameOp rename(ObjectId object, std::string_view source, std::string_view target,
                     ObjectId replaced = kNoObject, std::uint8_t exchange = 0) {
@@ -175,9 +179,11 @@ class DeltaTest : public testing::Test {
 
 TEST_F(DeltaTest, MadeAndGoneLeavesNothingBehind) {
     create(kFile, "tmp");
-    ASSERT_TRUE(add(WriteOp{.object = kFile, .offset = 0, .mtime = {}, .data = bytes("mail")}).ok());
+    ASSERT_TRUE(
+        add(WriteOp{.object = kFile, .offset = 0, .mtime = {}, .data = bytes("mail")}).ok());
     ASSERT_TRUE(add(rename(kFile, "tmp", "new")).ok());
-    ASSERT_TRUE(add(UnlinkOp{.object = kFile, .parent = kOther, .name = "new", .parent_mtime = {}}).ok());
+    ASSERT_TRUE(
+        add(UnlinkOp{.object = kFile, .parent = kOther, .name = "new", .parent_mtime = {}}).ok());
     EXPECT_TRUE(delta.find(kFile)->elided());
     EXPECT_EQ(delta.elided(), 1u);
     EXPECT_EQ(entry(kDirectory, "tmp").object, kNoObject);
@@ -203,7 +209,8 @@ TEST_F(DeltaTest, ExchangeKeepsBoth) {
 
 TEST_F(DeltaTest, OneNameLeftIsNotGone) {
     create(kFile, "a");
-    ASSERT_TRUE(add(LinkOp{.object = kFile, .parent = kOther, .name = "b", .parent_mtime = {}}).ok());
+    ASSERT_TRUE(
+        add(LinkOp{.object = kFile, .parent = kOther, .name = "b", .parent_mtime = {}}).ok());
     unlink(kFile, "a");
     EXPECT_FALSE(delta.find(kFile)->gone());
     EXPECT_FALSE(delta.find(kFile)->elided());
@@ -247,7 +254,8 @@ TEST_F(DeltaTest, WhatAStatementDropsIsNotGone) {
 
 TEST_F(DeltaTest, AnUnlinkAfterADropIsNotTheEnd) {
     create(kFile, "a");
-    ASSERT_TRUE(add(LinkOp{.object = kFile, .parent = kOther, .name = "b", .parent_mtime = {}}).ok());
+    ASSERT_TRUE(
+        add(LinkOp{.object = kFile, .parent = kOther, .name = "b", .parent_mtime = {}}).ok());
     ASSERT_TRUE(add(EntriesOp{.parent = kOther}).ok());  // "b" may have become something else
     unlink(kFile, "a");
     EXPECT_TRUE(delta.find(kFile)->links.empty());
@@ -256,10 +264,12 @@ TEST_F(DeltaTest, AnUnlinkAfterADropIsNotTheEnd) {
 
 TEST_F(DeltaTest, WhatAnAdoptedObjectReplacesIsDropped) {
     create(kFile, "a");
-    ASSERT_TRUE(add(LinkOp{.object = kFile, .parent = kOther, .name = "b", .parent_mtime = {}}).ok());
+    ASSERT_TRUE(
+        add(LinkOp{.object = kFile, .parent = kOther, .name = "b", .parent_mtime = {}}).ok());
     unlink(kFile, "a");
     ASSERT_TRUE(
-        add(AdoptOp{.object = kSecond, .parent = kOther, .name = "b", .attributes = kFileAttributes})
+        add(AdoptOp{
+                .object = kSecond, .parent = kOther, .name = "b", .attributes = kFileAttributes})
             .ok());
     EXPECT_TRUE(delta.find(kFile)->links.empty());
     EXPECT_FALSE(delta.find(kFile)->gone());
@@ -268,11 +278,10 @@ TEST_F(DeltaTest, WhatAnAdoptedObjectReplacesIsDropped) {
 
 TEST_F(DeltaTest, AnAdoptedDirectoryStandsNowhereElse) {
     create(kFile, "a", kDirectoryAttributes);
-    ASSERT_TRUE(add(AdoptOp{.object = kFile,
-                            .parent = kOther,
-                            .name = "b",
-                            .attributes = kDirectoryAttributes})
-                    .ok());
+    ASSERT_TRUE(
+        add(AdoptOp{
+                .object = kFile, .parent = kOther, .name = "b", .attributes = kDirectoryAttributes})
+            .ok());
     ASSERT_EQ(delta.find(kFile)->links.size(), 1u);
     EXPECT_EQ(delta.find(kFile)->links[0].name, "b");
     EXPECT_EQ(entry(kDirectory, "a").object, kNoObject);
@@ -281,7 +290,8 @@ TEST_F(DeltaTest, AnAdoptedDirectoryStandsNowhereElse) {
 TEST_F(DeltaTest, AnAdoptedFileGainsAName) {
     create(kFile, "a");
     ASSERT_TRUE(add(SetXattrOp{.object = kFile, .name = "user.x", .value = bytes("1")}).ok());
-    ASSERT_TRUE(add(WriteOp{.object = kFile, .offset = 0, .mtime = {}, .data = bytes("mail")}).ok());
+    ASSERT_TRUE(
+        add(WriteOp{.object = kFile, .offset = 0, .mtime = {}, .data = bytes("mail")}).ok());
     ASSERT_TRUE(
         add(AdoptOp{.object = kFile, .parent = kOther, .name = "b", .attributes = kFileAttributes})
             .ok());
@@ -294,11 +304,9 @@ TEST_F(DeltaTest, AnAdoptedFileGainsAName) {
 
 TEST_F(DeltaTest, ARemovedDirectoryHasNoEntries) {
     create(kOther, "d", kDirectoryAttributes);
-    ASSERT_TRUE(add(CreateOp{.object = kFile,
-                             .parent = kOther,
-                             .name = "x",
-                             .attributes = kFileAttributes})
-                    .ok());
+    ASSERT_TRUE(
+        add(CreateOp{.object = kFile, .parent = kOther, .name = "x", .attributes = kFileAttributes})
+            .ok());
     unlink(kOther, "d");  // "x" went underneath, before the walker came by
     EXPECT_TRUE(delta.find(kOther)->gone());
     EXPECT_TRUE(delta.find(kFile)->links.empty());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The applier on a real journal and a real catalogue: its limit, its batches, its retries, and a kill
-// at each of its fault points.
+// The applier on a real journal and a real catalogue: its limit, its batches, its retries, and a
+// kill at each of its fault points.
 #include "replicator/applier.h"
 
 #include <gtest/gtest.h>
@@ -17,6 +17,13 @@
 #include "journal/fault.h"
 #include "journal_support.h"
 #include "replicator_model.h"
+
+#ifdef __SANITIZE_THREAD__
+// RocksDB is not instrumented: what it does inside cannot be judged.
+extern "C" const char* __tsan_default_suppressions() {
+    return "race:librocksdb\ncalled_from_lib:librocksdb\n";
+}
+#endif
 
 namespace twinspool {
 namespace {
@@ -213,8 +220,8 @@ TEST_F(ApplierTest, AResetStoreTakesTheWholeJournalAgain) {
 }
 
 #ifdef TWINSPOOL_FAULTS
-// Not a test of its own: the process that is killed in the one below. It is a fresh program, because
-// each reads its choice of a fault point once.
+// Not a test of its own: the process that is killed in the one below. It is a fresh program,
+// because each reads its choice of a fault point once.
 TEST(ApplierChild, DISABLED_AppliesUntilItIsKilled) {
     const char* store = std::getenv("TWINSPOOL_TEST_STORE");
     const char* limit = std::getenv("TWINSPOOL_TEST_LIMIT");
@@ -233,8 +240,8 @@ bool killed_at(const std::string& point, const ApplierOptions& wanted, Lsn limit
         ::setenv("TWINSPOOL_FAULT", point.c_str(), 1);
         ::setenv("TWINSPOOL_TEST_STORE", wanted.store.c_str(), 1);
         ::setenv("TWINSPOOL_TEST_LIMIT", number.c_str(), 1);
-        ::execl("/proc/self/exe", "test_replicator", "--gtest_also_run_disabled_tests", "--gtest_brief=1",
-                "--gtest_filter=ApplierChild.*", nullptr);
+        ::execl("/proc/self/exe", "test_replicator", "--gtest_also_run_disabled_tests",
+                "--gtest_brief=1", "--gtest_filter=ApplierChild.*", nullptr);
         ::_exit(2);
     }
     int status = 0;

@@ -103,7 +103,8 @@ void Model::take(const Place& at) {
 // A record of an unlink does not say whether other names are left. So a file that loses a name by a
 // record while another of its names is not told of yet cannot be told from one that is gone.
 bool Model::hidden_link(ObjectId object) {
-    return silent_ && object != kNoObject && !nodes_[object].is(S_IFDIR) && nodes_[object].names > 1;
+    return silent_ && object != kNoObject && !nodes_[object].is(S_IFDIR) &&
+           nodes_[object].names > 1;
 }
 
 void Model::drop_if_gone(ObjectId object) {
@@ -136,10 +137,11 @@ void Model::create() {
     Node& node = nodes_[id];
     node.id = id;
     node.told = !silent_;
-    node.attributes = {.mode = type | (type == S_IFLNK ? 0777 : static_cast<std::uint32_t>(below(07777))),
-                       .uid = static_cast<std::uint32_t>(below(3)),
-                       .gid = static_cast<std::uint32_t>(below(3)),
-                       .mtime = new_time()};
+    node.attributes = {
+        .mode = type | (type == S_IFLNK ? 0777 : static_cast<std::uint32_t>(below(07777))),
+        .uid = static_cast<std::uint32_t>(below(3)),
+        .gid = static_cast<std::uint32_t>(below(3)),
+        .mtime = new_time()};
     if (type == S_IFLNK) node.target = "to/" + std::to_string(raw(id));
     if (type == S_IFCHR) node.device = makedev(1, 3);
     put(at, id);
@@ -237,8 +239,7 @@ void Model::truncate() {
     node.content.resize(below(kMaxContent));
     node.attributes.mtime = new_time();
     if (silent_) content_changed_.insert(id);
-    tell(TruncateOp{
-        .object = id, .size = node.content.size(), .mtime = node.attributes.mtime});
+    tell(TruncateOp{.object = id, .size = node.content.size(), .mtime = node.attributes.mtime});
 }
 
 void Model::allocate() {
@@ -300,7 +301,8 @@ void Model::change_underneath(int changes) {
 }
 
 void Model::know(ObjectId object) {
-    if (!walking_ || object == kNoObject || object == kRootObject || known_.contains(object)) return;
+    if (!walking_ || object == kNoObject || object == kRootObject || known_.contains(object))
+        return;
     for (const auto& [path, id] : roots_)
         if (id == object) return;  // told at the beginning
     const Place at = place_of(object);
@@ -384,8 +386,8 @@ void Model::adopt(const Place& at) {
 
 void Model::tell_content(Node& node) {
     if (!node.is(S_IFREG) || (node.told && !content_changed_.contains(node.id))) return;
-    log_.add(TruncateOp{
-        .object = node.id, .size = node.content.size(), .mtime = node.attributes.mtime});
+    log_.add(
+        TruncateOp{.object = node.id, .size = node.content.size(), .mtime = node.attributes.mtime});
     if (!node.content.empty())
         log_.add(WriteOp{.object = node.id,
                          .offset = 0,
@@ -420,8 +422,8 @@ void Model::compare_object(const std::string& path, const Node& node,
     if (status.st_uid != want.uid || status.st_gid != want.gid) difference += path + ": owner\n";
     if (status.st_mtim.tv_sec != want.mtime.seconds ||
         static_cast<std::uint32_t>(status.st_mtim.tv_nsec) != want.mtime.nanoseconds)
-        difference += fmt::format("{}: mtime {} not {}\n", path, status.st_mtim.tv_sec,
-                                  want.mtime.seconds);
+        difference +=
+            fmt::format("{}: mtime {} not {}\n", path, status.st_mtim.tv_sec, want.mtime.seconds);
     if (!node.is(S_IFDIR) && status.st_nlink != node.names)
         difference += fmt::format("{}: {} names, not {}\n", path, status.st_nlink, node.names);
     if (status.st_rdev != node.device) difference += path + ": device\n";
@@ -432,8 +434,8 @@ void Model::compare_object(const std::string& path, const Node& node,
         std::ifstream in{path, std::ios::binary};
         const std::string content{std::istreambuf_iterator<char>{in}, {}};
         if (content.size() != node.content.size())
-            difference += fmt::format("{}: size {} not {}\n", path, content.size(),
-                                      node.content.size());
+            difference +=
+                fmt::format("{}: size {} not {}\n", path, content.size(), node.content.size());
         else if (content != node.content)
             difference += path + ": content\n";
     }

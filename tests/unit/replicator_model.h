@@ -103,7 +103,8 @@ class Model {
     Place place_of(ObjectId object);
     void compare_object(const std::string& path, const Node& node, std::string& difference) const;
     void compare_directory(const std::string& path, const Node& node,
-                           std::map<ObjectId, std::uint64_t>& inodes, std::string& difference) const;
+                           std::map<ObjectId, std::uint64_t>& inodes,
+                           std::string& difference) const;
 
     std::mt19937_64 random_;
     Log log_;
