@@ -4,6 +4,8 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "fuse/change.h"
 #include "fuse/mutation.h"
 #include "fuse/privileges.h"
@@ -55,11 +57,17 @@ Answered write_data(Volume& volume, Turn& turn, const Request& request, ObjectId
     if (privileges == Privileges::kKill) TS_TRY(drop_set_id_bits(*inode, lease.fd()));
     const bool capable = may_have_capability(*inode, lease.fd());
     const ssize_t written = ::pwrite(lease.fd(), data.data(), data.size(), offset);
-    if (written < 0) return plain(errno);
+    const int failed = written < 0 ? errno : 0;
     change.acted();
-    const auto size = static_cast<std::size_t>(written);
+    const auto size = static_cast<std::size_t>(std::max<ssize_t>(written, 0));
     struct statx now {};
     if (const int error = stat_object(lease.fd(), now)) return plain(error);
+    if (failed != 0) {
+        // The mtime may have changed all the same: ext4 sets it before it finds the disk full.
+        if (logged) turn.append(AttributesOp{.object = id, .attributes = attributes_of(now)});
+        change.logged();
+        return plain(failed);
+    }
     if (logged) {
         turn.append(WriteOp{.object = id,
                             .offset = static_cast<std::uint64_t>(offset),

@@ -102,7 +102,7 @@ Status ApplyRun::place_known(int directory, const Link& link, const ObjectChange
     const EntryName name{link.name};
     const bool is_directory = known.type == S_IFDIR;
     if (!is_directory) {
-        const auto linked = tree_.link(object, directory, name.c_str());
+        auto linked = tree_.link(object, directory, name.c_str());
         if (!linked.ok() && linked.error().code != EEXIST) return linked;
         if (linked.ok()) {
             ++counters_.placed;
@@ -235,7 +235,7 @@ Status ApplyRun::take_away_directory(int directory, const char* name, const Stan
     if (real && wanted(standing))
         return tree_.set_aside(directory, name, standing, tree_.staging());
     if (real && !goes_for_good(standing, removal)) return park(directory, name, standing);
-    const auto removed = tree_.remove_directory(directory, name);
+    auto removed = tree_.remove_directory(directory, name);
     if (removed.ok()) return real ? index_.erase(standing.object) : Status{};
     if (removed.error().code != ENOTEMPTY && removed.error().code != EEXIST) return removed;
     // What is in it may be wanted elsewhere and not have been placed yet.

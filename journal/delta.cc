@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "journal/delta.h"
 
-#include <limits.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstring>
 #include <utility>
 

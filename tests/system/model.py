@@ -6,6 +6,7 @@ An operation is a tuple (verb, argument …) of plain values and one mutating sy
 either happened or did not. Paths are relative; open files are numbered slots. A Player carries the
 operations out below one root and says what came of each; `picture` says what a tree looks like.
 """
+import collections
 import contextlib
 import errno
 import hashlib
@@ -22,6 +23,9 @@ USER = 1000
 # clock's are left out, and a change that forgot to set the time, or set it too much, is seen.
 LONG_AGO = 1_300_000_000
 CHUNK = 128 << 10
+
+# What a call says when the daemon dies.
+DEATH = {"ENOTCONN", "ECONNABORTED", "ECANCELED", "EIO"}
 
 # Operations after which a killed daemon may have left part of the change in the file's content.
 PARTIAL = {"pwrite", "append", "copy", "fallocate", "truncate", "ftruncate"}
@@ -103,7 +107,10 @@ class Player:
         return os.pwrite(self.fd(slot), content(seed, length)[:length], offset)
 
     def append(self, slot, seed, length):
-        return os.writev(self.fd(slot), [content(seed, length)[:length]])
+        fd = self.fd(slot)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EBADF, "what goes through a FIFO is the kernel's, times included")
+        return os.writev(fd, [content(seed, length)[:length]])
 
     def pread(self, slot, offset, length):
         return hashlib.md5(os.pread(self.fd(slot), length, offset)).hexdigest()
@@ -417,7 +424,9 @@ class Script:
         )
 
     def for_chown(self):
-        return self.path(), self.random.choice((-1, 0, USER)), self.random.choice((-1, 0, USER, 50))
+        """At least one of the two: a change of nothing is refused by some file systems only."""
+        uid, group = self.random.choice((-1, 0, USER)), self.random.choice((-1, 0, USER, 50))
+        return self.path(), uid, 0 if uid == group == -1 else group
 
     def for_utimens(self):
         return self.path(), (LONG_AGO * 10**9) + self.random.randrange(10**15)
@@ -440,26 +449,44 @@ class Script:
         )
 
 
-class Pair:
-    """One thread's share of a model test: the same script on both sides, compared step by step."""
+class Comparison:
+    """The same operations on both sides; of the last ones it knows what came of them."""
+
+    HISTORY = 30
+
+    def __init__(self, overlay, plain, script):
+        self.overlay, self.plain, self.script = Player(overlay), Player(plain), script
+        self.steps = 0
+        self.last = collections.deque(maxlen=self.HISTORY)
+        self.wrong = None
+
+    def judge(self, operation, actual, expected):
+        self.steps += 1
+        if actual != expected:
+            before = "\n  ".join(f"{before} → {result}" for before, result in self.last)
+            self.wrong = (
+                f"step {self.steps}: {operation}\nexpected {expected}\n"
+                f"and got  {actual}\nafter\n  {before}"
+            )
+        self.last.append((operation, actual if isinstance(actual, str) else actual[1] or "ok"))
+        return self.wrong is None
+
+    def close(self):
+        self.overlay.forget_slots(), self.plain.forget_slots()
+
+
+class Pair(Comparison):
+    """One thread's share of a model test."""
 
     def __init__(self, overlay, plain, script, lock=None):
-        self.overlay, self.plain, self.script = Player(overlay), Player(plain), script
+        super().__init__(overlay, plain, script)
         self.lock = lock or contextlib.nullcontext()
-        self.steps = 0
-        self.wrong = None
 
     def step(self):
         operation = next(self.script)
         with self.lock:
             actual, expected = self.overlay.play(operation), self.plain.play(operation)
-        self.steps += 1
-        if actual != expected:
-            self.wrong = f"step {self.steps}: {operation}: expected {expected}, got {actual}"
-        return self.wrong is None
-
-    def close(self):
-        self.overlay.forget_slots(), self.plain.forget_slots()
+        return self.judge(operation, actual, expected)
 
 
 class Writer(threading.Thread):
@@ -473,29 +500,22 @@ class Writer(threading.Thread):
 
     def __init__(self, overlay, plain, script, pause=0):
         super().__init__(daemon=True)
-        self.overlay, self.plain, self.script, self.pause = (
-            Player(overlay),
-            Player(plain),
-            script,
-            pause,
-        )
+        self.both, self.pause = Comparison(overlay, plain, script), pause
         self.in_flight = None
-        self.steps = 0
         self.ended = threading.Event()
-        self.wrong = None
+
+    @property
+    def steps(self):
+        return self.both.steps
 
     def run(self):
+        overlay, plain = self.both.overlay, self.both.plain
         while not self.ended.wait(self.pause):
-            self.in_flight = next(self.script)
-            actual = self.overlay.play(self.in_flight)
-            if actual in ("ENOTCONN", "ECONNABORTED", "ECANCELED", "EIO"):
+            self.in_flight = next(self.both.script)
+            actual = overlay.play(self.in_flight)
+            if actual in DEATH:
                 return
-            expected = self.plain.play(self.in_flight)
-            self.steps += 1
-            if actual != expected:
-                self.wrong = (
-                    f"step {self.steps}: {self.in_flight}: expected {expected}, got {actual}"
-                )
+            if not self.both.judge(self.in_flight, actual, plain.play(self.in_flight)):
                 return
             self.in_flight = None
 
@@ -506,16 +526,17 @@ class Writer(threading.Thread):
 
     def settle(self):
         """The differences that no kill explains, after the volume is up again."""
-        assert self.wrong is None, self.wrong
-        actual = picture(self.overlay.root)
-        found = differences(picture(self.plain.root), actual)
+        assert self.both.wrong is None, self.both.wrong
+        overlay, plain = self.both.overlay, self.both.plain
+        actual = picture(overlay.root)
+        found = differences(picture(plain.root), actual)
         if found and self.in_flight:
-            self.plain.play(self.in_flight)
-            after = differences(picture(self.plain.root), actual)
+            plain.play(self.in_flight)
+            after = differences(picture(plain.root), actual)
             if self.in_flight[0] in PARTIAL and self.names_of_one_file(after, actual):
                 after = []
             found = after
-        self.overlay.forget_slots(), self.plain.forget_slots()
+        self.both.close()
         return found
 
     @staticmethod

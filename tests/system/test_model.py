@@ -46,7 +46,8 @@ def play(volume, plain, seed, seconds, users=True):
         pair.close()
     again = f"TWINSPOOL_SEED={seed}"
     print(f"{again}: {sum(pair.steps for pair in pairs)} operations")
-    assert not [pair.wrong for pair in pairs if pair.wrong], again
+    wrong = [pair.wrong for pair in pairs if pair.wrong]
+    assert not wrong, again + "\n" + "\n".join(wrong)
     assert model.differences(model.picture(plain), model.picture(volume.dir))[:20] == [], again
     volume.assert_equal()
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A killed daemon leaves a stale mount; the next `up` replaces it and nobody gets past the overlay.
 """
-import errno
 import os
 import subprocess
 import threading
