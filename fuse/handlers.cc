@@ -339,6 +339,20 @@ Request decode_request(fuse_req_t request) {
     return decoded;
 }
 
+#if defined(__SANITIZE_THREAD__) && FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+extern "C" void __tsan_acquire(void*);
+extern "C" void __tsan_release(void*);
+void request_came(fuse_req_t request) {
+    if (fuse_req_is_uring(request)) __tsan_acquire(request);
+}
+void request_goes(fuse_req_t request) {
+    if (fuse_req_is_uring(request)) __tsan_release(request);
+}
+#else
+void request_came(fuse_req_t /*request*/) {}
+void request_goes(fuse_req_t /*request*/) {}
+#endif
+
 const fuse_lowlevel_ops& handlers() {
     static const fuse_lowlevel_ops table = make_table();
     return table;

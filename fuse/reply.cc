@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "fuse/libfuse.h"
+#include "fuse/serving.h"
 #include "fuse/stat_format.h"
 
 namespace twinspool {
@@ -94,6 +95,7 @@ class Reply::Waiter final : public CommitWaiter {
 };
 
 void Reply::send(Volume& volume, fuse_req* request, const Answer& answer) {
+    request_goes(request);
     const Overloaded cases{
         [&](const Answer::Nothing&) { fuse_reply_err(request, 0); },
         [&](const Answer::NoEntry&) { send_no_entry(request); },
@@ -108,7 +110,10 @@ void Reply::send(Volume& volume, fuse_req* request, const Answer& answer) {
     std::visit(cases, answer.kind);
 }
 
-void Reply::error(int error) { fuse_reply_err(std::exchange(request_, nullptr), error); }
+void Reply::error(int error) {
+    request_goes(request_);
+    fuse_reply_err(std::exchange(request_, nullptr), error);
+}
 
 void Reply::answer(Answer&& answer, Lsn lsn) {
     Commit& commit = volume_->journal.commit();

@@ -27,6 +27,11 @@ Request decode_request(fuse_req_t request);
 // Whether what the request carries stays where it is until the reply (it does over io_uring).
 bool arguments_stay(fuse_req_t request);
 
+// For ThreadSanitizer, which does not see that the kernel passes a request's memory on from the thread that
+// replied to the thread that serves the next one. Nothing in other builds.
+void request_came(fuse_req_t request);
+void request_goes(fuse_req_t request);
+
 // An argument that outlives its handler.
 template <typename T>
 class Kept {
@@ -111,6 +116,7 @@ class Deferred : public std::enable_shared_from_this<Deferred<Verb, Args...>> {
 
 template <auto Verb, typename... Args>
 void serve(fuse_req_t request, Place place, Args... args) {
+    request_came(request);
     Ending ending = Ending::busy();
     if (place == Place::kHere)
         ending = attempt<Verb, Args...>(request, Turn::Waiting::kForbidden, args...);

@@ -27,7 +27,10 @@ struct [[nodiscard]] Complaint {
     Complaint() = default;
     Complaint(ExitCode exit_code, std::string text)
         : code(exit_code), sentence(std::move(text)) {}
-    Complaint(const Error& error) : sentence(fmt::format("could not {}", error.text())) {}
+    // Damage is described in full already; "Bad message" would say nothing more.
+    Complaint(const Error& error)
+        : sentence(fmt::format("could not {}",
+                               error.code == EBADMSG ? error.doing : error.text())) {}
 };
 
 template <typename... Args>

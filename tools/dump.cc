@@ -118,7 +118,7 @@ Outcome<ExitCode> run_journal_dump(const std::vector<std::string>& files) {
         auto dump = SegmentDump::open(file);
         const Status shown = dump.ok() ? dump.value().print_all() : Status{dump.error()};
         if (shown.ok()) continue;
-        print_error(fmt::format("could not {}", shown.error().text()));
+        print_error(Complaint{shown.error()}.sentence);
         code = ExitCode::kFailed;
     }
     return code;

@@ -113,6 +113,7 @@ Verdict Reign::open_overlay() {
     const auto& predecessor = journal_->predecessor();
     generation_ = std::max(predecessor.generation, std::uint32_t{1});
     seeded_before_ = predecessor.seeded == generation_;
+    if (seeded_before_) settle_at_ = predecessor.end;
     if (predecessor.generation != generation_) journal_->begin_generation(generation_);
     options.generation = generation_;
     options.seeded = seeded_before_;
@@ -152,7 +153,11 @@ void Reign::open_links() {
 
 void Reign::seed_again() {
     if (ending_) return;  // the next reign will find that the standby has nothing
-    seeded_before_ = false;
+    {
+        const std::lock_guard lock{mutex_};
+        seeded_before_ = settled_ = false;
+        settle_at_.reset();
+    }
     journal_->begin_generation(++generation_);
     const Lsn from = overlay_->begin_reseed(generation_);
     spdlog::info("seeding again from record {}", from.value);
@@ -184,17 +189,31 @@ std::optional<std::string> Reign::standby_report() const {
     return away;
 }
 
-VolumeFacts Reign::facts() const {
+bool Reign::look_settled(bool walked) {
+    if (settled_) return true;
+    if (!settle_at_ && walked) settle_at_ = journal_->appended();
+    if (!settle_at_) return false;
+    for (const auto& sender : senders_)
+        if (const auto applied = sender->wait_applied(*settle_at_, Nanoseconds{0});
+            !applied.ok() || !applied.value())
+            return false;
+    settled_ = true;
+    return true;
+}
+
+VolumeFacts Reign::facts() {
     const bool walked = !overlay_->walking();
+    const bool settled = look_settled(walked);
     VolumeFacts facts{.failed = journal_->failure() != 0,
                       .alone = false,
-                      .seeded = seeded_before_ || walked,
+                      .seeded = seeded_before_ || settled,
                       .walked = walked,
-                      .in_sync = true};
+                      .in_sync = settled};
     for (const auto& sender : senders_) {
-        const auto state = sender->status().state;
-        if (state == LinkState::kAlone) facts.alone = true;
-        if (state != LinkState::kInSync) facts.in_sync = false;
+        const auto status = sender->status();
+        if (status.state == LinkState::kAlone) facts.alone = true;
+        // What it cannot apply it has durably, but nobody should call that well.
+        if (status.state != LinkState::kInSync || status.cannot_apply) facts.in_sync = false;
     }
     return facts;
 }

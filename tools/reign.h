@@ -71,7 +71,9 @@ class Reign {
     Verdict open_overlay();
     void open_links();
     void seed_again();
-    [[nodiscard]] VolumeFacts facts() const;
+    // mutex_ is held in both.
+    [[nodiscard]] VolumeFacts facts();
+    bool look_settled(bool walked);
     VolumeState look();
     [[nodiscard]] Reached check(Goal goal, Lsn lsn);
     [[nodiscard]] Json standby_json(const StandbyStatus& standby) const;
@@ -83,12 +85,16 @@ class Reign {
     std::unique_ptr<Journal> journal_;
     std::unique_ptr<Overlay> overlay_;
     std::atomic<std::uint32_t> generation_{0};     // of the seed in progress, or of the last one
-    std::atomic<bool> seeded_before_{false};  // that seed was complete when this reign began
     std::vector<std::unique_ptr<Sender>> senders_;
     std::unique_ptr<Checkpointer> checkpointer_;
 
     mutable std::mutex mutex_;  // protects what follows
     VolumeState state_ = VolumeState::kDown;
+    bool seeded_before_ = false;  // that seed was complete when this reign began
+    // in-sync is not said before the replica trees hold what was there when this reign began, or all
+    // of a seed: up to here.
+    std::optional<Lsn> settle_at_;
+    bool settled_ = false;
     std::optional<WallTime> left_;
     std::optional<std::string> ended_;
     std::mutex end_mutex_;  // one end() at a time; taken before mutex_

@@ -2,7 +2,7 @@
 // VolumeState: what `status` says in one word, and the moves between those words.
 //
 // in-sync is said only when the volume is seeded, the walk of this start is complete, and the standby
-// is connected and waited for. degraded: commits count one copy. catching-up: everything between.
+// is connected, waited for, and able to apply. degraded: commits count one copy. catching-up: everything between.
 // failed: the local journal cannot be written; only the end of the daemon leads out of it.
 // Values and pure functions; any thread.
 #pragma once
@@ -50,7 +50,7 @@ inline void transition(VolumeState& state, VolumeState to) {
 struct VolumeFacts {
     bool failed = false;   // the local journal
     bool alone = false;    // a standby is away, and commits do not wait for it any more
-    bool seeded = false;   // everything that was there has been told
+    bool seeded = false;   // everything that was there has been told, and applied
     bool walked = false;   // the walk of this start is complete
     bool in_sync = false;  // every standby has all that was acknowledged, and is waited for
 };

@@ -25,7 +25,7 @@ LONG_AGO = 1_300_000_000
 CHUNK = 128 << 10
 
 # What a call says when the daemon dies.
-DEATH = {"ENOTCONN", "ECONNABORTED", "ECANCELED", "EIO"}
+DEATH = "ENOTCONN", "ECONNABORTED", "ECANCELED", "EIO"
 
 # Operations after which a killed daemon may have left part of the change in the file's content.
 PARTIAL = {"pwrite", "append", "copy", "fallocate", "truncate", "ftruncate"}
@@ -513,11 +513,20 @@ class Writer(threading.Thread):
         while not self.ended.wait(self.pause):
             self.in_flight = next(self.both.script)
             actual = overlay.play(self.in_flight)
-            if actual in DEATH:
+            if actual in DEATH or self.cut_short(actual):
                 return
             if not self.both.judge(self.in_flight, actual, plain.play(self.in_flight)):
                 return
             self.in_flight = None
+
+    def cut_short(self, actual):
+        """A write of several requests whose last ones found the daemon dead."""
+        return (
+            self.in_flight[0] in PARTIAL
+            and isinstance(actual[1], int)
+            and actual[1] < self.in_flight[-2]
+            and self.both.overlay.play(("listdir", "", 0)) in DEATH
+        )
 
     def stop(self):
         self.ended.set()

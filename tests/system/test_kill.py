@@ -34,7 +34,9 @@ def shared(make_shared_volume, fresh):
     # Often a new segment, often a checkpoint: what is rare in life shall not be rare here.
     volume = make_shared_volume(standby_timeout="2s", checkpoint_every="300ms").start()
     print(f"TWINSPOOL_SEED={SEED}")
-    yield volume, Load(volume, fresh(), SEED)
+    load = Load(volume, fresh(), SEED)
+    yield volume, load
+    load.close()
     volume.up(check=(0, 3))
     volume.wait("in-sync")
     volume.down()

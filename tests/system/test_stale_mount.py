@@ -86,6 +86,21 @@ def test_down_of_a_killed_volume_recovers_it_first(volume):
     assert volume.compare() == []
 
 
+def test_the_directory_itself_stays_as_it_was(make_volume):
+    volume = make_volume()
+    os.chown(volume.dir, 1000, 1000), volume.dir.chmod(0o2775)
+    before = volume.dir.stat()
+    volume.start()
+    for end in (volume.kill_all, volume.kill_primary, volume.down):
+        end()
+        volume.up()
+        after = volume.dir.stat()
+        for what in ("st_mode", "st_uid", "st_gid", "st_mtime_ns"):
+            assert getattr(after, what) == getattr(before, what), what
+    volume.wait("in-sync")
+    volume.assert_equal()
+
+
 def test_only_the_primary_killed(volume):
     (volume.dir / "file").write_text("x")
     volume.kill_primary()
