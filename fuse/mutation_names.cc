@@ -132,6 +132,23 @@ Status log_rename(Volume& volume, Turn& turn, const RenameParts& parts, const ch
     return {};
 }
 
+Status log_link(Volume& volume, Turn& turn, const Parent& parent, const char* name,
+                const Found& found) {
+    if (!volume.told(*found.inode)) {
+        const Ending told = tell_entry(volume, turn, *parent.inode, parent.fd(), name, *found.inode,
+                                       found.inode->suspect ? Telling::kAgain : Telling::kFirst);
+        if (!told.is_done()) return plain(told);
+    }
+    TS_ASSIGN(const FileTime parent_mtime, mtime_now(parent.fd()));
+    turn.append(LinkOp{.object = found.inode->id,
+                       .parent = parent.inode->id,
+                       .name = name,
+                       .parent_mtime = parent_mtime});
+    if (volume.walking)
+        volume.names.insert(found.inode->id, {.parent = parent.inode->id, .name = name});
+    return {};
+}
+
 }  // namespace
 
 Answered make_link(Volume& volume, Turn& turn, const Request& request, ObjectId object_id,
@@ -151,20 +168,21 @@ Answered make_link(Volume& volume, Turn& turn, const Request& request, ObjectId 
     if (!begun.is_done()) return plain(begun);
     if (!volume.told(*parent.inode)) return plain(Ending::busy());
     tell_walker(volume, found);
+    // The kernel does not say by which name it knows the object. One that was not told is told here.
+    const bool told = volume.told(*found.inode);
+    if (!told && !turn.earmark_credit(kMaxFramePayload)) return plain(Ending::no_credit());
     change.note(*parent.inode, entry).note(*found.inode).noted();
     act_as(request.caller);
     if (::linkat(object.fd(), "", parent.fd(), name, AT_EMPTY_PATH) != 0) return plain(errno);
     change.acted();
-    TS_ASSIGN(const FileTime parent_mtime, mtime_now(parent.fd()));
-    if (const int error = stat_object(object.fd(), found.attributes)) return plain(error);
-    // One that was not told keeps that: the walker will find it here, too.
-    turn.append(LinkOp{.object = found.inode->id,
-                       .parent = parent.inode->id,
-                       .name = entry,
-                       .parent_mtime = parent_mtime});
-    if (volume.walking)
-        volume.names.insert(object_id, {.parent = parent.inode->id, .name = entry});
+    const Status logged = log_link(volume, turn, parent, name, found);
+    if (!logged.ok()) {
+        (void)::unlinkat(parent.fd(), name, 0);
+        return logged.error();
+    }
     change.logged();
+    if (!told && volume.walk != nullptr) volume.walk->revisit(*found.inode);
+    if (const int error = stat_object(object.fd(), found.attributes)) return plain(error);
     return Answer{Answer::Entry{.inode = std::move(found.inode), .attributes = found.attributes}};
 }
 

@@ -23,8 +23,19 @@ class Turn {
 
     // Credit for `bytes` more of records. False: not to be had now, or the journal has failed.
     [[nodiscard]] bool take_credit(std::size_t bytes) {
+        if (earmarked_ >= bytes) {
+            earmarked_ -= bytes;
+            return true;
+        }
         if (!journal_.try_take_credit(bytes)) return false;
         credit_ += bytes;
+        return true;
+    }
+    // So that take_credit() for up to `bytes` is sure to succeed later, when it is too late to end.
+    [[nodiscard]] bool earmark_credit(std::size_t bytes) {
+        if (!journal_.try_take_credit(bytes)) return false;
+        credit_ += bytes;
+        earmarked_ = bytes;
         return true;
     }
     // The same, waiting for it: for threads of our own.
@@ -47,7 +58,8 @@ class Turn {
    private:
     Journal& journal_;
     const Waiting waiting_;
-    std::size_t credit_ = 0;    // taken and not used up
+    std::size_t credit_ = 0;     // taken and not used up
+    std::size_t earmarked_ = 0;  // of it, what take_credit() may still be asked for
     Lsn last_;
 };
 

@@ -175,7 +175,12 @@ void Journal::push() { parts_->writer->push(); }
 Status Journal::make_durable(Lsn lsn) { return parts_->commit->wait_local(lsn); }
 int Journal::failure() const { return parts_->commit->failure(); }
 
-void Journal::begin_generation(std::uint32_t generation) { parts_->stamp.generation = generation; }
+void Journal::begin_generation(std::uint32_t generation) {
+    parts_->stamp.generation = generation;
+    // Any record will do: its frame carries the stamp.
+    if (take_credit(max_encoded_size(0))) (void)make_durable(append(VoidOp{})).ok();
+}
+
 void Journal::generation_seeded(std::uint32_t generation) {
     TS_ASSERT(take_credit(max_encoded_size(0)) || failure() != 0);
     if (failure() != 0) return;

@@ -112,6 +112,7 @@ class Journal {
     [[nodiscard]] int failure() const;
 
     // --- seed generations: stamped into every frame, so that they survive the recycling of segments
+    // Durable when it returns: a standby may be told to start over.
     void begin_generation(std::uint32_t generation);
     void generation_seeded(std::uint32_t generation);  // logs SeededOp
 

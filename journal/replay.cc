@@ -66,6 +66,8 @@ Status replay_tail(TailLayout& tail, SegmentFolder& folder, std::uint64_t volume
     DirectAppender appender{folder, volume, end};
     TS_TRY(replay_sealed(tail, volume, appender, end));
     TS_FAULT(recovery_replayed);
+    // The records of the dead are framed now, but what they say happened before it died.
+    const WallTime last_time = end.last_time;
     const auto records = filling_records(tail, end.end.lsn);
     std::vector<std::byte> payload;
     Lsn first = end.end.lsn + 1;
@@ -82,6 +84,7 @@ Status replay_tail(TailLayout& tail, SegmentFolder& folder, std::uint64_t volume
                                    .seeded = end.seeded};
         TS_TRY(appender.append_records(context, first, static_cast<std::uint32_t>(next - first),
                                        payload));
+        end.last_time = last_time;
         first = next;
         payload.clear();
         return {};

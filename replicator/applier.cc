@@ -211,7 +211,7 @@ Status Applier::read_batch(Delta& delta, Position& end, Lsn limit) {
         if (frame->last() <= end.lsn) continue;
         const bool adjacent = frame->first() == end.lsn + 1;
         if (frame->first() > end.lsn + 1 ||
-            (adjacent && end.lsn != Lsn{} && frame->header.previous != raw(end.chain)))
+            (adjacent && end.chain != Chain{} && frame->header.previous != raw(end.chain)))
             return make_error(EUCLEAN,
                               "apply record {}: it does not continue the applied record {}",
                               frame->first().value, end.lsn.value);

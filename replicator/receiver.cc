@@ -128,7 +128,10 @@ Status Receiver::start_over(const Welcome& welcome) {
     end_.next = FramePlace{SegmentNumber{welcome.segment - 1}, 0};
     durable_ = end_.end.lsn.value;
     TS_TRY(open_applier());
-    return applier_->begin_at(end_.end);
+    // What stands before `told_from` in the first segment is about objects that are not told yet.
+    const bool whole = welcome.told_from == welcome.start_lsn;
+    return applier_->begin_at(
+        {Lsn{welcome.told_from} - 1, whole ? Chain{welcome.previous} : Chain{}});
 }
 
 Status Receiver::take(const Message& message) {

@@ -184,21 +184,30 @@ Result<bool> Sender::holds(const Position& position) {
            Chain{frame->header.checksum} == position.chain;
 }
 
+// First record of the segment that holds this one: a store that starts over begins with a segment.
+Result<Lsn> Sender::segment_start(Lsn lsn) const {
+    TS_ASSIGN(const auto segments, list_segments(options_.journal_directory));
+    for (auto each = segments.rbegin(); each != segments.rend(); ++each) {
+        TS_ASSIGN(const Segment segment, open_segment(each->path, options_.volume, O_RDONLY));
+        if (Lsn{segment.header.first_lsn} <= lsn) return Lsn{segment.header.first_lsn};
+    }
+    return make_error(ENOENT, "find record {} in the journal", lsn.value);
+}
+
 // Where the stream begins: behind what the standby has, if that is part of our history.
 Result<Lsn> Sender::agree(const Hello& hello) {
     const Position has{Lsn{hello.end_lsn}, Chain{hello.end_chain}};
     TS_ASSIGN(const bool continues, holds(has));
     Lsn start = has.lsn + 1;
+    Lsn told_from = start;
     if (!continues) {
         if (hello.end_lsn != 0)
             spdlog::warn("standby {}: has records up to {} that do not lead to ours; it starts over",
                          options_.target, hello.end_lsn);
         journal_.commit().standby_durable(options_.index, Lsn{});
-        options_.start_over();
-        TS_ASSIGN(const auto segments, list_segments(options_.journal_directory));
-        TS_ASSIGN(const Segment newest,
-                  open_segment(segments.back().path, options_.volume, O_RDONLY));
-        start = Lsn{newest.header.first_lsn};
+        told_from = options_.start_over();
+        if (told_from == Lsn{}) return make_error(ESHUTDOWN, "seed the standby");
+        TS_ASSIGN(start, segment_start(told_from));
     }
     TS_ASSIGN(cursor_, Cursor::open(options_.journal_directory, options_.volume, start));
     const Welcome welcome{.volume = options_.volume,
@@ -207,7 +216,8 @@ Result<Lsn> Sender::agree(const Hello& hello) {
                           .segment = raw(cursor_->segment()),
                           .start_over = continues ? 0U : 1U,
                           .reserved = 0,
-                          .segment_bytes = options_.segment_bytes};
+                          .segment_bytes = options_.segment_bytes,
+                          .told_from = told_from.value};
     TS_TRY(send_body(*transport_, MessageType::kWelcome, welcome));
     return start;
 }

@@ -40,9 +40,9 @@ struct SenderOptions {
     std::uint64_t volume = 0;
     std::uint64_t segment_bytes = 0;
     Nanoseconds standby_timeout{};
-    // The standby begins with nothing: everything has to be told again, from the records that are
-    // appended after this call on. Called on the runner's thread, before the standby gets a frame.
-    std::function<void()> start_over;
+    // The standby begins with nothing: everything is told again. Returns the Lsn from which on the
+    // records are enough for it; 0: not now. Called on the runner's thread, before the standby gets a frame.
+    std::function<Lsn()> start_over;
 };
 
 struct StandbyStatus {
@@ -94,6 +94,7 @@ class Sender final : public FrameSink, public Commit::Observer {
     Status handshake();
     Result<Lsn> agree(const Hello& hello);
     Result<bool> holds(const Position& position);
+    [[nodiscard]] Result<Lsn> segment_start(Lsn lsn) const;
     Status stream();
     [[nodiscard]] bool something_to_send() const;
     Status send_queued(std::unique_lock<std::mutex>& lock);

@@ -61,8 +61,9 @@ struct Welcome {
     std::uint32_t start_over;  // 32  1: empty the store first
     std::uint32_t reserved;    // 36
     std::uint64_t segment_bytes;  // 40
+    std::uint64_t told_from;   // 48  starting over: records before this are of an older telling
 };
-static_assert(sizeof(Welcome) == 48);
+static_assert(sizeof(Welcome) == 56);
 
 struct LsnMessage {  // Committed, Hurry
     std::uint64_t lsn;

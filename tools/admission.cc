@@ -21,8 +21,7 @@ namespace {
 constexpr const char* kProbeXattr = "trusted.twinspool.probe";
 constexpr const char* kMarker = "/volume";
 // What of a standby directory belongs to Twinspool, but for the replica tree.
-constexpr std::string_view kStandbyParts[] = {"journal", "catalogue", "staging", "parked",
-                                               "lock"};
+constexpr std::string_view kStandbyParts[] = {"journal", "catalogue", "staging", "parked", "lock"};
 
 std::string id_text(std::uint64_t id) { return fmt::format("0x{:016x}", id); }
 
@@ -45,8 +44,8 @@ Outcome<std::string> real_directory(const std::string& path, std::string_view wh
     return std::move(real).value();
 }
 
-// Twinspool ties its ids to inodes by trusted xattrs and file handles: tried on the directory itself.
-// That changes its ctime, so it is done for new volumes only.
+// Twinspool ties its ids to inodes by trusted xattrs and file handles: tried on the directory
+// itself. That changes its ctime, so it is done for new volumes only.
 Verdict check_file_system(const std::string& path, std::string_view what) {
     const Fd fd{::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (!fd.valid())
@@ -54,17 +53,19 @@ Verdict check_file_system(const std::string& path, std::string_view what) {
     const char value = '1';
     if (::fsetxattr(fd.get(), kProbeXattr, &value, sizeof value, 0) != 0) {
         const int code = errno;
-        return bad_input("the file system of the {} {} takes no trusted extended attributes ({}), "
-                         "and Twinspool needs them; use ext4, XFS or btrfs, mounted read-write",
-                         what, path, std::strerror(code));
+        return bad_input(
+            "the file system of the {} {} takes no trusted extended attributes ({}), "
+            "and Twinspool needs them; use ext4, XFS or btrfs, mounted read-write",
+            what, path, std::strerror(code));
     }
     if (::fremovexattr(fd.get(), kProbeXattr) != 0)
         return Complaint{last_error("remove the trial xattr {} from {}", kProbeXattr, path)};
     const auto handle = handle_of(fd.get());
     if (!handle.ok() || !open_handle(fd.get(), handle.value(), O_RDONLY | O_DIRECTORY).ok())
-        return bad_input("the file system of the {} {} has no file handles, and Twinspool needs them; "
-                         "use ext4, XFS or btrfs",
-                         what, path);
+        return bad_input(
+            "the file system of the {} {} has no file handles, and Twinspool needs them; "
+            "use ext4, XFS or btrfs",
+            what, path);
     return {};
 }
 
@@ -72,9 +73,10 @@ Verdict check_no_mount_inside(const MountTable& table, const std::string& path,
                               std::string_view what) {
     for (const auto& entry : table.entries())
         if (entry.point != path && is_within(entry.point, path))
-            return bad_input("another file system is mounted inside the {} {}, at {}; make that a "
-                             "directory of the volume of its own, or unmount it",
-                             what, path, entry.point);
+            return bad_input(
+                "another file system is mounted inside the {} {}, at {}; make that a "
+                "directory of the volume of its own, or unmount it",
+                what, path, entry.point);
     return {};
 }
 
@@ -143,9 +145,10 @@ Verdict check_directories(const VolumePaths& paths, const std::vector<std::strin
 Outcome<std::string> real_standby(const std::string& path) {
     const auto slash = path.find('/');
     if (path.find(':') < slash && slash != 0)
-        return bad_input("the standby {} looks like a host; this version of Twinspool copies to a "
-                         "directory of this machine only",
-                         path);
+        return bad_input(
+            "the standby {} looks like a host; this version of Twinspool copies to a "
+            "directory of this machine only",
+            path);
     struct stat status {};
     if (::lstat(path.c_str(), &status) == 0) return real_directory(path, "standby directory");
     std::string trimmed = path;
@@ -168,9 +171,10 @@ Verdict check_standby(const VolumePaths& paths, const std::string& standby, std:
     if (exists) {
         TS_ASSIGN(const auto owner, owner_of_standby(standby, id));
         if (owner == StandbyOwner::kOther)
-            return bad_input("the standby directory {} is not empty and not this volume's; empty it, "
-                             "or give another",
-                             standby);
+            return bad_input(
+                "the standby directory {} is not empty and not this volume's; empty it, "
+                "or give another",
+                standby);
     }
     const std::string probed = exists ? standby : standby.substr(0, standby.rfind('/') + 1);
     return check_file_system(probed, "standby directory");
@@ -246,9 +250,10 @@ Verdict claim_standby(const std::string& standby, const std::string& name, std::
             if (entry != "lost+found" && entry != "volume.new" &&
                 std::find(std::begin(kStandbyParts), std::end(kStandbyParts), entry) ==
                     std::end(kStandbyParts))
-                return failure("the standby directory {} is not empty and not this volume's: {} is "
-                               "in it",
-                               standby, entry);
+                return failure(
+                    "the standby directory {} is not empty and not this volume's: {} is "
+                    "in it",
+                    standby, entry);
         TS_TRY(release_standby(standby));
     }
     TS_TRY(mark_standby(standby, name, id));
@@ -256,10 +261,10 @@ Verdict claim_standby(const std::string& standby, const std::string& name, std::
 }
 
 Status mark_standby(const std::string& standby, const std::string& name, std::uint64_t id) {
-    return write_file_atomically(
-        standby + kMarker, fmt::format("# Twinspool keeps a standby of this volume here.\n"
-                                       "name = \"{}\"\nid = \"{}\"\n",
-                                       name, id_text(id)));
+    return write_file_atomically(standby + kMarker,
+                                 fmt::format("# Twinspool keeps a standby of this volume here.\n"
+                                             "name = \"{}\"\nid = \"{}\"\n",
+                                             name, id_text(id)));
 }
 
 Verdict release_standby(const std::string& standby) {

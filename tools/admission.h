@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Admission: whether directories and a standby can make a volume. Every check is made before anything
-// is written; each refusal is a sentence and exit code 2. Also the marker that says whose a standby
-// directory is. For commands; any thread.
+// Admission: whether directories and a standby can make a volume. Every check is made before
+// anything is written; each refusal is a sentence and exit code 2. Also the marker that says whose
+// a standby directory is. For commands; any thread.
 #pragma once
 
 #include <string>
@@ -13,16 +13,16 @@
 
 namespace twinspool {
 
-// Directories and standby as the user wrote them; returns the configuration with real paths. Changes
-// nothing, but for an extended attribute that is set and removed again as a trial.
+// Directories and standby as the user wrote them; returns the configuration with real paths.
+// Changes nothing, but for an extended attribute that is set and removed again as a trial.
 struct Candidates {
     std::vector<std::string> directories;
     std::string standby;
 };
 Outcome<VolumeConfig> admit(const VolumePaths& paths, const Candidates& candidates);
 
-// The same for a configuration that stands in a file already, before `up`. `sources` are the backing
-// trees: the directories themselves, or where an earlier `up` kept them reachable.
+// The same for a configuration that stands in a file already, before `up`. `sources` are the
+// backing trees: the directories themselves, or where an earlier `up` kept them reachable.
 Verdict admit_again(const VolumePaths& paths, const VolumeConfig& config,
                     const std::vector<std::string>& sources);
 

@@ -31,14 +31,16 @@ std::vector<int> one_for_each_file_system(const std::vector<int>& descriptors) {
 
 }  // namespace
 
-Checkpointer::Checkpointer(Options options, Journal& journal, std::vector<int> backing,
+Checkpointer::Checkpointer(Options options, Journal& journal, const std::vector<int>& backing,
                            std::vector<Sender*> senders)
     : options_(options),
       journal_(journal),
       backing_(one_for_each_file_system(backing)),
       senders_(std::move(senders)) {}
 
-void Checkpointer::start() { thread_ = std::thread{[this] { run(); }}; }
+void Checkpointer::start() {
+    thread_ = std::thread{[this] { run(); }};
+}
 
 void Checkpointer::stop() {
     if (!thread_.joinable()) return;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpointer: keeps the journal short. Every `checkpoint_every`, and when the journal is nearly as
-// large as it may get: syncs the backing file systems, records how far that goes, and recycles the
-// segments that neither a restart nor a standby needs. At the limit the standbys that are behind lose
-// their claim on old segments: they are seeded again when they return.
-// One thread of its own.
+// Checkpointer: keeps the journal short. Every `checkpoint_every`, and when the journal is nearly
+// as large as it may get: syncs the backing file systems, records how far that goes, and recycles
+// the segments that neither a restart nor a standby needs. At the limit the standbys that are
+// behind lose their claim on old segments: they are seeded again when they return. One thread of
+// its own.
 #pragma once
 
 #include <condition_variable>
@@ -25,7 +25,7 @@ class Checkpointer {
         std::uint64_t segment_bytes = 0;
     };
     // `backing` has one descriptor for each directory; all outlive this.
-    Checkpointer(Options options, Journal& journal, std::vector<int> backing,
+    Checkpointer(Options options, Journal& journal, const std::vector<int>& backing,
                  std::vector<Sender*> senders);
     ~Checkpointer() { stop(); }
     Checkpointer(const Checkpointer&) = delete;

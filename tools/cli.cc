@@ -39,12 +39,13 @@ CLI::App* command(CLI::App& app, CommandLine& line, const char* name, const char
 }
 
 void add_lifecycle(CLI::App& app, CommandLine& line) {
-    CLI::App* create = command(
-        app, line, "create", "Makes a volume: writes its configuration",
-        "twinspool create mail --dir /var/spool/mail --standby /mnt/standby/mail",
-        [&line] { return run_create(line.create); });
+    CLI::App* create =
+        command(app, line, "create", "Makes a volume: writes its configuration",
+                "twinspool create mail --dir /var/spool/mail --standby /mnt/standby/mail",
+                [&line] { return run_create(line.create); });
     create->add_option("VOLUME", line.create.volume, kVolumeHelp)->required();
-    create->add_option("--dir", line.create.directories, "A directory of the volume; may be repeated")
+    create
+        ->add_option("--dir", line.create.directories, "A directory of the volume; may be repeated")
         ->required()
         ->expected(1)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
@@ -52,8 +53,9 @@ void add_lifecycle(CLI::App& app, CommandLine& line) {
     create->add_option("--standby", line.create.standby, "Directory on another disk for the copy")
         ->required()
         ->type_name("PATH");
-    create->add_option("--mode", line.create.mode,
-                       "When calls wait for both copies: fsync, every or async")
+    create
+        ->add_option("--mode", line.create.mode,
+                     "When calls wait for both copies: fsync, every or async")
         ->capture_default_str()
         ->type_name("MODE");
 
@@ -76,20 +78,20 @@ void add_lifecycle(CLI::App& app, CommandLine& line) {
 }
 
 void add_observation(CLI::App& app, CommandLine& line) {
-    CLI::App* status =
-        command(app, line, "status", "Shows how volumes are; exit code 0 if all are in sync, 3 if not",
-                "twinspool status mail --json", [&line] {
-                    if (!line.status_volume.empty()) line.status.volume = line.status_volume;
-                    return run_status(line.status);
-                });
+    CLI::App* status = command(app, line, "status",
+                               "Shows how volumes are; exit code 0 if all are in sync, 3 if not",
+                               "twinspool status mail --json", [&line] {
+                                   if (!line.status_volume.empty())
+                                       line.status.volume = line.status_volume;
+                                   return run_status(line.status);
+                               });
     status->add_option("VOLUME", line.status_volume, "Name of the volume; all if left out");
     status->add_flag("--json", line.status.json, "For programs");
     status->add_flag("--watch", line.status.watch, "Shows it again every second");
 
-    CLI::App* wait = command(app, line, "wait",
-                             "Waits until everything written before now is safe on the standby",
-                             "twinspool wait mail --for applied --timeout 300",
-                             [&line] { return run_wait(line.wait); });
+    CLI::App* wait = command(
+        app, line, "wait", "Waits until everything written before now is safe on the standby",
+        "twinspool wait mail --for applied --timeout 300", [&line] { return run_wait(line.wait); });
     wait->add_option("VOLUME", line.wait.volume, kVolumeHelp)->required();
     wait->add_option("--for", line.wait.goal,
                      "durable: in both journals; applied: in the replica tree; in-sync: the state")
@@ -104,8 +106,7 @@ void add_tools(CLI::App& app, CommandLine& line) {
         command(app, line, "standby", "Works on the standby of a volume that is down",
                 "twinspool standby mail --once", [&line] { return run_standby(line.standby); });
     standby->add_option("VOLUME", line.standby.volume, kVolumeHelp)->required();
-    standby->add_flag("--once", line.standby.once,
-                      "Recover it, apply what is committed, and end")
+    standby->add_flag("--once", line.standby.once, "Recover it, apply what is committed, and end")
         ->required();
     standby->add_flag("--tail", line.standby.tail,
                       "Apply also what is durable there beyond that, as a promotion would");
@@ -120,13 +121,14 @@ void add_tools(CLI::App& app, CommandLine& line) {
 }
 
 void add_hidden(CLI::App& app, CommandLine& line) {
-    CLI::App* daemon = command(app, line, kDaemonCommand, "The daemon of a volume; started by up", "",
-                               [&line] { return run_daemon(line.daemon); });
+    CLI::App* daemon = command(app, line, kDaemonCommand, "The daemon of a volume; started by up",
+                               "", [&line] { return run_daemon(line.daemon); });
     daemon->group("");
     daemon->add_option("VOLUME", line.daemon.volume)->required();
     daemon->add_option("--ready-fd", line.daemon.ready_fd)->required();
-    CLI::App* standby = command(app, line, kStandbyProcessCommand, "The standby; started by the daemon",
-                                "", [&line] { return run_standby_process(line.volume); });
+    CLI::App* standby =
+        command(app, line, kStandbyProcessCommand, "The standby; started by the daemon", "",
+                [&line] { return run_standby_process(line.volume); });
     standby->group("");
     standby->add_option("VOLUME", line.volume)->required();
 }
@@ -168,15 +170,17 @@ void fill_standard_descriptors() {
 
 int run_command_line(int argc, char** argv) {
     fill_standard_descriptors();
-    CLI::App app{"Keeps a live second copy of directories, in order, as mail and databases write them",
-                 "twinspool"};
+    CLI::App app{
+        "Keeps a live second copy of directories, in order, as mail and databases write them",
+        "twinspool"};
     CommandLine line;
     app.set_version_flag("--version", std::string{"twinspool "} + TWINSPOOL_VERSION);
-    app.footer("Example:\n"
-               "  twinspool create mail --dir /var/spool/mail --standby /mnt/standby/mail\n"
-               "  twinspool up mail\n"
-               "  twinspool status mail\n"
-               "Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 degraded or not current.");
+    app.footer(
+        "Example:\n"
+        "  twinspool create mail --dir /var/spool/mail --standby /mnt/standby/mail\n"
+        "  twinspool up mail\n"
+        "  twinspool status mail\n"
+        "Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 degraded or not current.");
 #ifdef TWINSPOOL_FAULTS
     app.add_flag_callback(
         "--fault-points", [&line] { line.chosen = run_fault_points; },
@@ -211,9 +215,7 @@ void print_error(std::string_view sentence) {
                        sentence.data());
 }
 
-void print_warning(std::string_view sentence) {
-    print_error(fmt::format("warning: {}", sentence));
-}
+void print_warning(std::string_view sentence) { print_error(fmt::format("warning: {}", sentence)); }
 
 Verdict require_root() {
     if (::geteuid() == 0) return {};

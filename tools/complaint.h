@@ -25,12 +25,11 @@ struct [[nodiscard]] Complaint {
     ExitCode code = ExitCode::kFailed;
     std::string sentence;  // without "twinspool: " and without a full stop
     Complaint() = default;
-    Complaint(ExitCode exit_code, std::string text)
-        : code(exit_code), sentence(std::move(text)) {}
+    Complaint(ExitCode exit_code, std::string text) : code(exit_code), sentence(std::move(text)) {}
     // Damage is described in full already; "Bad message" would say nothing more.
     Complaint(const Error& error)
-        : sentence(fmt::format("could not {}",
-                               error.code == EBADMSG ? error.doing : error.text())) {}
+        : sentence(
+              fmt::format("could not {}", error.code == EBADMSG ? error.doing : error.text())) {}
 };
 
 template <typename... Args>

@@ -4,10 +4,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <toml++/toml.h>
 #include <algorithm>
 #include <charconv>
 #include <optional>
-#include <toml++/toml.h>
 #include <utility>
 
 #include "journal/fd.h"
@@ -160,7 +160,8 @@ class Reader {
         if (!path && !reader.complaint_)
             complain(table.source().begin, "this [[{}]] has no path", key);
         else if (path && !path->starts_with('/'))
-            complain(reader.position("path"), "the path \"{}\" of a {} must be absolute", *path, key);
+            complain(reader.position("path"), "the path \"{}\" of a {} must be absolute", *path,
+                     key);
         if (auto complaint = reader.finish(); complaint && !complaint_) complaint_ = complaint;
         return path.value_or("");
     }
@@ -220,8 +221,8 @@ Outcome<VolumeConfig> read_table(const toml::table& table, const std::string& fi
     if (config.directories.empty())
         reader.complain(reader.position("directory"), "there is no [[directory]] with a path");
     if (config.standbys.size() != 1)
-        reader.complain(reader.position("standby"), "there must be one [[standby]], and there are {}",
-                        config.standbys.size());
+        reader.complain(reader.position("standby"),
+                        "there must be one [[standby]], and there are {}", config.standbys.size());
     if (auto complaint = reader.finish()) return std::move(*complaint);
     return config;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Control: the daemon's socket for commands, run/VOLUME/control.sock (0600, and only root or the
-// daemon's own user is heard). A request is one line of JSON, the answer another. The only file that
-// knows the socket.
+// daemon's own user is heard). A request is one line of JSON, the answer another. The only file
+// that knows the socket.
 //
-// Threads of the server: one that accepts, and one for each connection, at most kMaxConnections. The
-// handler is called by several at once; one that waits asks `Asker::gone()` now and then.
+// Threads of the server: one that accepts, and one for each connection, at most kMaxConnections.
+// The handler is called by several at once; one that waits asks `Asker::gone()` now and then.
 #pragma once
 
 #include <atomic>
@@ -38,7 +38,8 @@ class Asker {
 class ControlServer {
    public:
     using Handler = std::function<Json(const Json& request, const Asker& asker)>;
-    // Listens in this directory. An old socket there is replaced: the caller holds the daemon's lock.
+    // Listens in this directory. An old socket there is replaced: the caller holds the daemon's
+    // lock.
     static Result<std::unique_ptr<ControlServer>> start(const std::string& run_directory,
                                                         Handler handler);
     ~ControlServer();  // no call of the handler is running afterwards

@@ -46,9 +46,10 @@ Outcome<ExitCode> run_create(const CreateArguments& arguments) {
     if (exists(paths.config()))
         return bad_input("a volume {} exists already: {}", paths.name, paths.config());
     if (exists(paths.state()))
-        return bad_input("there is a state directory of an earlier volume {}, but no configuration: "
-                         "look at {}, and remove it",
-                         paths.name, paths.state());
+        return bad_input(
+            "there is a state directory of an earlier volume {}, but no configuration: "
+            "look at {}, and remove it",
+            paths.name, paths.state());
     TS_ASSIGN(auto config, admit(paths, {arguments.directories, arguments.standby}));
     config.mode = mode;
     TS_ASSIGN(config.id, random_id());
@@ -62,9 +63,10 @@ Outcome<ExitCode> run_create(const CreateArguments& arguments) {
     TS_TRY(begin_standby(standby, paths.name, config.id));
     // The configuration comes last: with it the volume exists, without it nothing does.
     TS_TRY(write_file_atomically(paths.config(), text));
-    print(fmt::format("{}: created; its configuration is {}\n"
-                      "next: twinspool up {}\n",
-                      paths.name, paths.config(), paths.name));
+    print(
+        fmt::format("{}: created; its configuration is {}\n"
+                    "next: twinspool up {}\n",
+                    paths.name, paths.config(), paths.name));
     return ExitCode::kDone;
 }
 

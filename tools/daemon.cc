@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The daemon: one process for one volume that is up. Serves until it is told to end: by `down` over the
-// control socket, or by SIGTERM or SIGINT, on which it starts a `down` (which looks who keeps the
-// directories busy; the daemon itself never looks into /proc). SIGUSR1 ends it without that, for an
-// `up` that has failed.
+// The daemon: one process for one volume that is up. Serves until it is told to end: by `down` over
+// the control socket, or by SIGTERM or SIGINT, on which it starts a `down` (which looks who keeps
+// the directories busy; the daemon itself never looks into /proc). SIGUSR1 ends it without that,
+// for an `up` that has failed.
 #include <fcntl.h>
-#include <signal.h>
 #include <spdlog/spdlog.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <csignal>
 
 #include <chrono>
 #include <cstdlib>
@@ -58,8 +58,7 @@ Json answer(Reign& reign, const Json& request, const Asker& asker) {
     const auto timeout = request.find("timeout_ns");
     if (command != "wait" || !goal || timeout == request.end() || !timeout->is_number_integer())
         return {{"error", fmt::format("does not know the request {}", request.dump())}};
-    const auto reached =
-        reign.wait(*goal, Nanoseconds{timeout->get<std::int64_t>()}, given_up);
+    const auto reached = reign.wait(*goal, Nanoseconds{timeout->get<std::int64_t>()}, given_up);
     return {{"reached", reached.reached}, {"why_not", reached.why_not}};
 }
 
@@ -137,7 +136,7 @@ Outcome<ExitCode> run_daemon(const DaemonArguments& arguments) {
         spdlog::warn(sentence);
         report.warning(sentence);
     }
-    const auto outcome = run(VolumePaths::of(arguments.volume), signals, report);
+    auto outcome = run(VolumePaths::of(arguments.volume), signals, report);
     if (!outcome.ok()) {
         spdlog::error(outcome.error().sentence);
         report.failed(outcome.error());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// down: everything on both sides, then the mounts, then the daemon. A volume whose daemon was killed is
-// recovered first, as `up` would, so that what programs were told is written reaches the standby too;
-// its dead mounts keep the directories covered until that is done.
+// down: everything on both sides, then the mounts, then the daemon. A volume whose daemon was
+// killed is recovered first, as `up` would, so that what programs were told is written reaches the
+// standby too; its dead mounts keep the directories covered until that is done.
 #include "tools/admission.h"
 #include "tools/commands.h"
 #include "tools/config.h"
@@ -31,7 +31,8 @@ std::string shortfall(const Json& answer) { return answer.value("shortfall", std
 
 // A daemon for the volume of a killed one, without its overlay put in place: it recovers at start.
 Verdict recover(const VolumePaths& paths, const VolumeConfig& config, Site& site) {
-    print_warning(fmt::format("the daemon of {} was killed; recovering before going down", paths.name));
+    print_warning(
+        fmt::format("the daemon of {} was killed; recovering before going down", paths.name));
     TS_TRY(site.uncover_lost());
     TS_TRY(admit_again(paths, config, site.sources()));
     Starting starting(paths, site);
@@ -74,8 +75,8 @@ Outcome<ExitCode> run_down(const std::string& volume) {
         return ended.error();
     }
     if (!wait_for_daemon_end(paths, kEndPatience))
-        return failure("the daemon of {} has written everything, but does not end; look at {}", volume,
-                       paths.log());
+        return failure("the daemon of {} has written everything, but does not end; look at {}",
+                       volume, paths.log());
     TS_TRY(site.clear());
     const auto why = shortfall(ended.value());
     if (why.empty()) {
@@ -83,10 +84,11 @@ Outcome<ExitCode> run_down(const std::string& volume) {
         return ExitCode::kDone;
     }
     print(fmt::format("{}: down\n", volume));
-    return Complaint{ExitCode::kDegraded,
-                     fmt::format("the standby of {} does not have everything applied: {}; it goes on "
-                                 "where it stopped at the next `twinspool up {}`",
-                                 volume, why, volume)};
+    return Complaint{
+        ExitCode::kDegraded,
+        fmt::format("the standby of {} does not have everything applied: {}; it goes on "
+                    "where it stopped at the next `twinspool up {}`",
+                    volume, why, volume)};
 }
 
 }  // namespace twinspool

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// journal dump: a segment's records, one line each, for people and tests. Damage is named with file and
-// offset, and ends the file.
+// journal dump: a segment's records, one line each, for people and tests. Damage is named with file
+// and offset, and ends the file.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -29,7 +29,8 @@ class SegmentDump {
                                         static_cast<off_t>(at));
             if (got < 0 && errno == EINTR) continue;
             if (got < 0) return last_error("read {} at offset {}", file, at);
-            if (got == 0) return make_error(EBADMSG, "read {} beyond offset {}: it is cut short", file, at);
+            if (got == 0)
+                return make_error(EBADMSG, "read {} beyond offset {}: it is cut short", file, at);
             at += static_cast<std::size_t>(got);
         }
         return SegmentDump(file, std::move(segment), std::move(bytes));
@@ -62,7 +63,8 @@ class SegmentDump {
         return Bytes{bytes_.data(), bytes_.size()}.subspan(block * kBlockBytes);
     }
     static bool continues(const FrameHeader& header, const Expected& expected) {
-        return header.first_lsn == expected.first.value && header.previous == raw(expected.previous);
+        return header.first_lsn == expected.first.value &&
+               header.previous == raw(expected.previous);
     }
     [[nodiscard]] Error damaged(std::uint32_t block, std::string_view why) const {
         return make_error(EBADMSG, "read {}: it is damaged at offset {} ({})", file_,
@@ -70,12 +72,12 @@ class SegmentDump {
     }
 
     Status print_frame(std::uint32_t block, const FrameHeader& header) const {
-        print(fmt::format("frame at {}: records {}..{}, {} bytes stored of {}, committed {}, "
-                          "checkpoint {}, epoch {}\n",
-                          std::uint64_t{block} * kBlockBytes, header.first_lsn,
-                          header.first_lsn + header.record_count - 1, header.stored_bytes,
-                          header.raw_bytes, header.committed, header.checkpoint,
-                          header.epoch_number));
+        print(fmt::format(
+            "frame at {}: records {}..{}, {} bytes stored of {}, committed {}, "
+            "checkpoint {}, epoch {}\n",
+            std::uint64_t{block} * kBlockBytes, header.first_lsn,
+            header.first_lsn + header.record_count - 1, header.stored_bytes, header.raw_bytes,
+            header.committed, header.checkpoint, header.epoch_number));
         const auto frame = decode_frame(at(block).first(sizeof(FrameHeader) + header.stored_bytes));
         if (!frame.ok()) return damaged(block, frame.error().doing);
         const Status shown = frame.value().for_each([](const Record& record) -> Status {
@@ -85,8 +87,8 @@ class SegmentDump {
         return shown.ok() ? shown : damaged(block, shown.error().doing);
     }
 
-    // The end of the journal, or damage? Behind the last frame stands what was never used, or a frame
-    // of an earlier life of the file; never one that belongs here or later.
+    // The end of the journal, or damage? Behind the last frame stands what was never used, or a
+    // frame of an earlier life of the file; never one that belongs here or later.
     [[nodiscard]] Status end_at(std::uint32_t block, const Expected& expected,
                                 const Result<FrameHeader>& found) const {
         const FrameHeader header = header_of(at(block));
@@ -94,13 +96,14 @@ class SegmentDump {
                             header.segment == raw(segment_.number()) && header.block == block &&
                             header.first_lsn >= expected.first.value;
         if (claims || (found.ok() && found.value().first_lsn > expected.first.value))
-            return damaged(block, found.ok() ? "it does not continue the chain" : found.error().doing);
+            return damaged(block,
+                           found.ok() ? "it does not continue the chain" : found.error().doing);
         for (std::uint32_t later = block + 1; later < segment_.blocks(); ++later) {
             const auto frame =
                 check_frame(at(later), segment_.header.volume, {segment_.number(), later});
             if (frame.ok() && frame.value().first_lsn > expected.first.value)
-                return damaged(block, found.ok() ? "it does not continue the chain"
-                                                 : found.error().doing);
+                return damaged(block,
+                               found.ok() ? "it does not continue the chain" : found.error().doing);
         }
         return {};
     }

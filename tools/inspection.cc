@@ -90,8 +90,7 @@ class Tables {
         const auto known = tables_.find(key);
         if (known != tables_.end()) return known->second;
         auto table = MountTable::of_process(pid);
-        return tables_
-            .emplace(key, table.ok() ? std::move(table).value() : MountTable::parse(""))
+        return tables_.emplace(key, table.ok() ? std::move(table).value() : MountTable::parse(""))
             .first->second;
     }
     // Mount ids are the same everywhere; a process in a chroot does not see them all itself.
@@ -117,7 +116,7 @@ using Visit = std::function<bool(const Hold&)>;  // false: enough of this proces
 bool visit_descriptors(pid_t pid, Tables& tables, const Visit& visit) {
     const std::string fds = fmt::format("/proc/{}/fd", pid);
     for (const auto& fd : names_in(fds)) {
-        const std::string target = link_target(fds + "/" + fd);
+        const std::string target = link_target(fmt::format("{}/{}", fds, fd));
         if (!target.starts_with('/')) continue;
         const int id = mount_id_in(fmt::format("/proc/{}/fdinfo/{}", pid, fd));
         if (!visit({tables.find(pid, id), target, "has {} open"})) return false;
@@ -220,8 +219,8 @@ std::string journalless_kind(const MountEntry& mount) {
     constexpr std::array kKinds{"ext2", "vfat", "exfat", "msdos", "tmpfs", "ramfs", "minix"};
     if (std::find(kKinds.begin(), kKinds.end(), mount.type) != kKinds.end()) return mount.type;
     if (mount.type != "ext4" && mount.type != "ext3") return "";
-    const std::string device = link_target(
-        fmt::format("/sys/dev/block/{}:{}", major(mount.device), minor(mount.device)));
+    const std::string device =
+        link_target(fmt::format("/sys/dev/block/{}:{}", major(mount.device), minor(mount.device)));
     const std::string name = device.substr(device.rfind('/') + 1);
     // The mode in which data is journalled is listed only where there is a journal.
     const auto options = read_file(fmt::format("/proc/fs/ext4/{}/options", name));
@@ -245,8 +244,8 @@ class Others {
     [[nodiscard]] const auto& processes() const { return processes_; }
     [[nodiscard]] const Propagation& propagation() const { return propagation_; }
 
-    // Whether this mount of another namespace goes when ours at the same place is unmounted: what it
-    // is mounted on there receives from what ours is mounted on.
+    // Whether this mount of another namespace goes when ours at the same place is unmounted: what
+    // it is mounted on there receives from what ours is mounted on.
     [[nodiscard]] bool follows(const MountTable& own, const MountTable& table,
                                const MountEntry& entry) const {
         const MountEntry* below = table.find(entry.parent);
@@ -331,10 +330,11 @@ std::vector<std::string> warnings_without_journal(const std::vector<std::string>
         whose += (whose.empty() ? "" : " and ") + path;
     }
     for (const auto& [device, text] : found)
-        warnings.push_back(fmt::format(
-            "the file system of {} ({}) has no journal of its own: a power cut may damage it in ways "
-            "that Twinspool cannot mend",
-            text.second, text.first));
+        warnings.push_back(
+            fmt::format("the file system of {} ({}) has no journal of its own: a power cut may "
+                        "damage it in ways "
+                        "that Twinspool cannot mend",
+                        text.second, text.first));
     return warnings;
 }
 

@@ -23,7 +23,8 @@ struct ProcessFinding {
 // "dovecot (812) has /var/spool/mail/x open, …": at most `limit` of them, then how many more.
 std::string describe(const std::vector<ProcessFinding>& findings, std::size_t limit = 5);
 
-// Who has files open, works in, or has mapped files of this place of a file system: past any overlay.
+// Who has files open, works in, or has mapped files of this place of a file system: past any
+// overlay.
 Result<std::vector<ProcessFinding>> users_of_place(const FsPlace& place);
 
 // Who uses anything of the file system on this device, through whichever mount.

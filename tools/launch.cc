@@ -3,12 +3,12 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <spawn.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <csignal>
 
 #include <csignal>
 #include <cstdlib>
@@ -31,7 +31,8 @@ constexpr const char* kSelf = "/proc/self/exe";
     ::dup2(null_fd, STDIN_FILENO);
     ::dup2(log_fd >= 0 ? log_fd : null_fd, STDOUT_FILENO);
     if (log_fd >= 0) ::dup2(log_fd, STDERR_FILENO);
-    // Nothing else of the caller's: what it has open in the directories would keep them busy for good.
+    // Nothing else of the caller's: what it has open in the directories would keep them busy for
+    // good.
     ::dup2(ready_fd, kReadyFd);
     ::fcntl(kReadyFd, F_SETFD, 0);
     ::close_range(kReadyFd + 1, ~0U, 0);
@@ -45,8 +46,8 @@ volatile std::sig_atomic_t interrupted = 0;
 }  // namespace
 
 LogPlace log_place() {
-    // JOURNAL_STREAM is inherited by everything below a service: it counts only if standard error is
-    // still that very stream.
+    // JOURNAL_STREAM is inherited by everything below a service: it counts only if standard error
+    // is still that very stream.
     const char* stream = std::getenv("JOURNAL_STREAM");  // NOLINT(concurrency-mt-unsafe)
     struct stat status {};
     if (stream != nullptr && ::fstat(STDERR_FILENO, &status) == 0 &&
@@ -63,11 +64,12 @@ Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log) {
     Fd log_fd;
     if (log == LogPlace::kFile) {
         const auto path = paths.log();
-        log_fd = Fd{::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600)};
+        log_fd =
+            Fd{::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600)};
         if (!log_fd.valid()) return last_error("open the log {}", path);
     }
     const auto ready = std::to_string(kReadyFd);
-    const char* arguments[] = {"twinspool",   kDaemonCommand, paths.name.c_str(),
+    const char* arguments[] = {"twinspool",  kDaemonCommand, paths.name.c_str(),
                                "--ready-fd", ready.c_str(),  nullptr};
     const pid_t pid = ::fork();
     if (pid < 0) return last_error("start the daemon");

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Launch: starting the daemon from a command, and what the daemon tells that command while it starts:
-// lines of JSON over a pipe, in this order: any number of {"note"} and {"warning"}; {"served",
-// "transport"} once the overlay answers below the run directory; more notes; at last {"standby"}. Or at
-// any time {"error", "code"}, after which it ends.
+// Launch: starting the daemon from a command, and what the daemon tells that command while it
+// starts: lines of JSON over a pipe, in this order: any number of {"note"} and {"warning"};
+// {"served", "transport"} once the overlay answers below the run directory; more notes; at last
+// {"standby"}. Or at any time {"error", "code"}, after which it ends.
 #pragma once
 
-#include <signal.h>
 #include <sys/types.h>
+#include <csignal>
 
 #include <cstdint>
 #include <string>
@@ -33,8 +33,8 @@ struct LaunchedDaemon {
 };
 Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log);
 
-// While it lives, SIGINT, SIGTERM and SIGHUP reach this process only in wait_readable(): what is begun is
-// finished or undone. One at a time; single-threaded.
+// While it lives, SIGINT, SIGTERM and SIGHUP reach this process only in wait_readable(): what is
+// begun is finished or undone. One at a time; single-threaded.
 class HeldSignals {
    public:
     HeldSignals();

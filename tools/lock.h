@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Locks of a volume, both flocks of files in its run directory: `lock` is held by the command that
-// changes something (up, down, remove, standby --once), `daemon.pid` by the daemon for as long as it
-// lives. The kernel lets go of both when the holder dies.
+// changes something (up, down, remove, standby --once), `daemon.pid` by the daemon for as long as
+// it lives. The kernel lets go of both when the holder dies.
 #pragma once
 
 #include <sys/types.h>

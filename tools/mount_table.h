@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // MountTable: the mounts that a process sees, from /proc/PID/mountinfo; and where a path stands in
-// the file system that holds it, which is the same in every mount namespace. Reading it asks no file
-// system anything, so a dead or busy mount cannot hold it up.
-// A snapshot; values; any thread.
+// the file system that holds it, which is the same in every mount namespace. Reading it asks no
+// file system anything, so a dead or busy mount cannot hold it up. A snapshot; values; any thread.
 #pragma once
 
 #include <sys/types.h>

@@ -42,7 +42,8 @@ Status unmount(const std::string& target, int flags) {
 }
 
 bool is_dead(const std::string& path) {
-    // Attributes may be answered from the kernel's cache long after the daemon's death; this never is.
+    // Attributes may be answered from the kernel's cache long after the daemon's death; this never
+    // is.
     struct statfs status {};
     return ::statfs(path.c_str(), &status) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
@@ -110,7 +111,7 @@ Outcome<Removal> take_away(const std::string& directory) {
     if (!layers.top_is_dead) {
         const auto removed = unmount(directory, 0);
         if (!removed.ok() && removed.error().code == EBUSY) return Removal::kBusy;
-        TS_TRY(removed);
+        if (!removed.ok()) return removed.error();
     }
     TS_TRY(take_away_stale(directory));
     return Removal::kRemoved;

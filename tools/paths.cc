@@ -75,7 +75,8 @@ Verdict check_name(std::string_view name) {
     if (name.empty() || name.size() > kMaxNameBytes || name.front() == '.' || name.front() == '-' ||
         !std::all_of(name.begin(), name.end(), allowed))
         return bad_input(
-            "\"{}\" cannot be the name of a volume: use letters, digits, \".\", \"_\" and \"-\", not "
+            "\"{}\" cannot be the name of a volume: use letters, digits, \".\", \"_\" and \"-\", "
+            "not "
             "beginning with \".\" or \"-\", at most {} characters",
             name, kMaxNameBytes);
     return {};
@@ -111,9 +112,10 @@ Verdict make_private_directory(const std::string& path) {
     if (::lstat(path.c_str(), &status) != 0) return Complaint{last_error("look at {}", path)};
     if (!S_ISDIR(status.st_mode)) return failure("{} is in the way: it is not a directory", path);
     if (status.st_uid != ::geteuid())
-        return failure("{} belongs to user {}: what is private to Twinspool must belong to root; "
-                       "look who made it, and remove it",
-                       path, status.st_uid);
+        return failure(
+            "{} belongs to user {}: what is private to Twinspool must belong to root; "
+            "look who made it, and remove it",
+            path, status.st_uid);
     if ((status.st_mode & 07777) != 0700 && ::chmod(path.c_str(), 0700) != 0)
         return Complaint{last_error("make {} private", path)};
     return {};
@@ -148,8 +150,8 @@ Result<std::string> read_file(const std::string& path) {
 Status write_file_atomically(const std::string& path, std::string_view content) {
     const std::string beside = path + ".new";
     {
-        const Fd fd{::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-                           0600)};
+        const Fd fd{
+            ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600)};
         if (!fd.valid()) return last_error("create {}", beside);
         TS_TRY(write_all(fd.get(), content));
         if (::fsync(fd.get()) != 0) return last_error("sync {}", beside);

@@ -65,7 +65,8 @@ Verdict make_private_directory(const std::string& path);
 // Names in a directory, without "." and "..", in no order.
 Result<std::vector<std::string>> entries_of(const std::string& directory);
 Result<std::string> read_file(const std::string& path);
-// Written beside it, synced, renamed, and the directory synced: the old file or the new, never a mix.
+// Written beside it, synced, renamed, and the directory synced: the old file or the new, never a
+// mix.
 Status write_file_atomically(const std::string& path, std::string_view content);
 // Absolute and without symbolic links.
 Result<std::string> real_path(const std::string& path);

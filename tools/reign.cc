@@ -33,9 +33,12 @@ using OverlayTransport = decltype(OverlayOptions::transport);
 
 OverlayTransport transport_of(TransportChoice choice) {
     switch (choice) {
-        case TransportChoice::kIoUring: return OverlayTransport::kIoUring;
-        case TransportChoice::kDev: return OverlayTransport::kDev;
-        case TransportChoice::kAuto: break;
+        case TransportChoice::kIoUring:
+            return OverlayTransport::kIoUring;
+        case TransportChoice::kDev:
+            return OverlayTransport::kDev;
+        case TransportChoice::kAuto:
+            break;
     }
     return OverlayTransport::kAuto;
 }
@@ -53,9 +56,10 @@ std::string recovery_text(const Predecessor& predecessor) {
     if (predecessor.end == Lsn{}) return "the journal is new";
     if (predecessor.clean)
         return fmt::format("the journal ends cleanly with record {}", predecessor.end.value);
-    return fmt::format("the last daemon was killed: recovered up to record {}, {} operations were in "
-                       "flight",
-                       predecessor.end.value, predecessor.notes.size());
+    return fmt::format(
+        "the last daemon was killed: recovered up to record {}, {} operations were in "
+        "flight",
+        predecessor.end.value, predecessor.notes.size());
 }
 
 }  // namespace
@@ -69,9 +73,8 @@ std::optional<Goal> parse_goal(std::string_view word) {
 Reign::Reign(VolumePaths paths, VolumeConfig config)
     : paths_(std::move(paths)), config_(std::move(config)) {}
 
-Reign::~Reign() {
-    if (checkpointer_) (void)end();
-}
+// After a start that failed, or an end that did: nothing is said to be clean.
+Reign::~Reign() = default;
 
 Outcome<std::unique_ptr<Reign>> Reign::begin(const VolumePaths& paths, const VolumeConfig& config,
                                              StartReport& report) {
@@ -89,8 +92,8 @@ Verdict Reign::open_journal(StartReport& report) {
         backing_.emplace_back(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         if (!backing_.back().valid()) return Complaint{last_error("open {}", path)};
     }
-    TS_ASSIGN(journal_, Journal::open(
-                            {.directory = paths_.journal(),
+    TS_ASSIGN(journal_,
+              Journal::open({.directory = paths_.journal(),
                              .tail_path = tail_path(config_.id),
                              .volume = config_.id,
                              .node = kPrimaryNode,
@@ -136,23 +139,23 @@ void Reign::open_links() {
         options.volume = config_.id;
         options.segment_bytes = config_.segment_size;
         options.standby_timeout = config_.standby_timeout;
-        options.start_over = [this] { seed_again(); };
+        options.start_over = [this] { return seed_again(); };
         senders_.push_back(std::make_unique<Sender>(std::move(options), *journal_));
         senders.push_back(senders_.back().get());
     }
     std::vector<int> backing;
     for (const auto& fd : backing_) backing.push_back(fd.get());
-    checkpointer_ = std::make_unique<Checkpointer>(
-        Checkpointer::Options{.every = config_.checkpoint_every,
-                              .limit_bytes = config_.journal_limit,
-                              .segment_bytes = config_.segment_size},
-        *journal_, std::move(backing), std::move(senders));
+    checkpointer_ =
+        std::make_unique<Checkpointer>(Checkpointer::Options{.every = config_.checkpoint_every,
+                                                             .limit_bytes = config_.journal_limit,
+                                                             .segment_bytes = config_.segment_size},
+                                       *journal_, backing, std::move(senders));
     for (auto& sender : senders_) sender->start();
     checkpointer_->start();
 }
 
-void Reign::seed_again() {
-    if (ending_) return;  // the next reign will find that the standby has nothing
+Lsn Reign::seed_again() {
+    if (ending_) return owe_seed();
     {
         const std::lock_guard lock{mutex_};
         seeded_before_ = settled_ = false;
@@ -161,6 +164,17 @@ void Reign::seed_again() {
     journal_->begin_generation(++generation_);
     const Lsn from = overlay_->begin_reseed(generation_);
     spdlog::info("seeding again from record {}", from.value);
+    return from;
+}
+
+// The overlay is ending and tells nothing any more. The standby has lost what it had, so the next reign
+// must seed it: it learns that from a frame of the new generation.
+Lsn Reign::owe_seed() {
+    journal_->begin_generation(++generation_);
+    const Lsn from = journal_->appended() + 1;
+    if (const auto closed = close_journal(); !closed.ok())
+        spdlog::error("could not {}", closed.error().text());
+    return from;
 }
 
 std::string_view Reign::transport() const {
@@ -178,13 +192,14 @@ std::optional<std::string> Reign::standby_report() const {
         if (sender->wait_reached(Nanoseconds{0})) continue;
         const auto status = sender->status();
         if (status.state != LinkState::kAlone) return std::nullopt;
-        away += fmt::format("{}the standby {} could not be reached within {}: {}; the volume {} goes on "
-                            "alone, degraded",
-                            away.empty() ? "" : "; ", status.target,
-                            config_.standby_timeout / 1ms * 1ms == config_.standby_timeout
-                                ? fmt::format("{} ms", config_.standby_timeout / 1ms)
-                                : fmt::format("{} ns", config_.standby_timeout.count()),
-                            status.trouble, paths_.name);
+        away += fmt::format(
+            "{}the standby {} could not be reached within {}: {}; the volume {} goes on "
+            "alone, degraded",
+            away.empty() ? "" : "; ", status.target,
+            config_.standby_timeout / 1ms * 1ms == config_.standby_timeout
+                ? fmt::format("{} ms", config_.standby_timeout / 1ms)
+                : fmt::format("{} ns", config_.standby_timeout.count()),
+            status.trouble, paths_.name);
     }
     return away;
 }
@@ -278,12 +293,9 @@ Json Reign::status() {
                        {"limit", config_.journal_limit}};
     json["standbys"] = Json::array();
     for (const auto& sender : senders_) json["standbys"].push_back(standby_json(sender->status()));
-    json["seed"] = {{"objects_done", walk.objects_done},
-                    {"objects_total", walk.objects_total},
-                    {"bytes_done", walk.bytes_done},
-                    {"bytes_total", walk.bytes_total},
-                    {"found_changed", walk.found_changed},
-                    {"failed", walk.failed}};
+    json["seed"] = {{"objects_done", walk.objects_done},   {"objects_total", walk.objects_total},
+                    {"bytes_done", walk.bytes_done},       {"bytes_total", walk.bytes_total},
+                    {"found_changed", walk.found_changed}, {"failed", walk.failed}};
     return json;
 }
 
@@ -351,8 +363,8 @@ void Reign::leave() {
 }
 
 Status Reign::close_journal() {
-    // What has a ctime from here on may have been changed underneath. A walk that did not come to its
-    // end leaves older changes to be found, so their limit stays.
+    // What has a ctime from here on may have been changed underneath. A walk that did not come to
+    // its end leaves older changes to be found, so their limit stays.
     WallTime unchanged_before = next_file_clock_tick();
     {
         const std::lock_guard lock{mutex_};

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reign: one run of a volume's primary, from recovery to the clean end. Here journal, overlay and links
-// meet; each knows nothing of the others.
+// Reign: one run of a volume's primary, from recovery to the clean end. Here journal, overlay and
+// links meet; each knows nothing of the others.
 //
 // Order: journal first (it recovers), overlay next (it settles what was in flight), then links and
-// checkpoints; the end goes backwards. Threads: begin() and the destructor on one; everything else from
-// any, also several at once.
+// checkpoints; the end goes backwards. Threads: begin() and the destructor on one; everything else
+// from any, also several at once.
 #pragma once
 
 #include <atomic>
@@ -70,7 +70,8 @@ class Reign {
     Verdict open_journal(StartReport& report);
     Verdict open_overlay();
     void open_links();
-    void seed_again();
+    Lsn seed_again();
+    Lsn owe_seed();
     // mutex_ is held in both.
     [[nodiscard]] VolumeFacts facts();
     bool look_settled(bool walked);
@@ -84,15 +85,15 @@ class Reign {
     std::vector<Fd> backing_;
     std::unique_ptr<Journal> journal_;
     std::unique_ptr<Overlay> overlay_;
-    std::atomic<std::uint32_t> generation_{0};     // of the seed in progress, or of the last one
+    std::atomic<std::uint32_t> generation_{0};  // of the seed in progress, or of the last one
     std::vector<std::unique_ptr<Sender>> senders_;
     std::unique_ptr<Checkpointer> checkpointer_;
 
     mutable std::mutex mutex_;  // protects what follows
     VolumeState state_ = VolumeState::kDown;
     bool seeded_before_ = false;  // that seed was complete when this reign began
-    // in-sync is not said before the replica trees hold what was there when this reign began, or all
-    // of a seed: up to here.
+    // in-sync is not said before the replica trees hold what was there when this reign began, or
+    // all of a seed: up to here.
     std::optional<Lsn> settle_at_;
     bool settled_ = false;
     std::optional<WallTime> left_;

@@ -35,9 +35,10 @@ Outcome<Site> Site::look(const VolumePaths& paths, const VolumeConfig& config,
                     .backing = paths.backing(i)};
         TS_ASSIGN(place.cover, cover_of(place.directory, live));
         if (place.cover == Cover::kForeign)
-            return bad_input("the directory {} is covered by an overlay that is not this volume's; "
-                             "take the volume that it belongs to down first",
-                             place.directory);
+            return bad_input(
+                "the directory {} is covered by an overlay that is not this volume's; "
+                "take the volume that it belongs to down first",
+                place.directory);
         TS_ASSIGN(const dev_t bound, device_mounted_at(place.backing));
         place.bound = bound != 0;
         site.places_.push_back(std::move(place));
@@ -79,9 +80,10 @@ Verdict Site::check_nobody_inside(pid_t daemon) const {
         TS_ASSIGN(auto users, users_of_place(where));
         std::erase_if(users, [&](const ProcessFinding& user) { return user.pid == daemon; });
         if (!users.empty())
-            return failure("{} is in use: {}; they would write past the overlay: stop them first, or "
-                           "use --force",
-                           place.directory, describe(users));
+            return failure(
+                "{} is in use: {}; they would write past the overlay: stop them first, or "
+                "use --force",
+                place.directory, describe(users));
     }
     return {};
 }
@@ -90,10 +92,11 @@ Verdict Site::check_everybody_reached() const {
     for (const auto& place : places_) {
         TS_ASSIGN(const auto strangers, out_of_reach(place.directory));
         if (!strangers.empty())
-            return failure("{} would not be mounted for all: {}, in a mount namespace that a mount "
-                           "made here does not reach, and would write past the overlay; stop them "
-                           "first and start them again after `up`, or use --force",
-                           place.directory, describe(strangers));
+            return failure(
+                "{} would not be mounted for all: {}, in a mount namespace that a mount "
+                "made here does not reach, and would write past the overlay; stop them "
+                "first and start them again after `up`, or use --force",
+                place.directory, describe(strangers));
     }
     return {};
 }
@@ -110,7 +113,8 @@ Complaint Site::busy() const {
                     who += fmt::format("{}something is mounted at {}", who.empty() ? "" : ", ",
                                        entry.point);
     if (who.empty()) who = "no process that can be seen; perhaps a loop device, swap or NFS export";
-    return failure("the volume {} is busy, and stays up: {}; stop them and try again", paths_.name, who);
+    return failure("the volume {} is busy, and stays up: {}; stop them and try again", paths_.name,
+                   who);
 }
 
 Verdict Site::check_nobody_busy() const {
@@ -120,9 +124,10 @@ Verdict Site::check_nobody_busy() const {
     if (!users.empty()) return busy();
     TS_ASSIGN(const auto keepers, keepers_of_device(live));
     if (!keepers.empty())
-        return failure("the overlay of {} cannot be taken away everywhere: {}; the volume stays up: stop "
-                       "them and try again",
-                       paths_.name, describe(keepers));
+        return failure(
+            "the overlay of {} cannot be taken away everywhere: {}; the volume stays up: stop "
+            "them and try again",
+            paths_.name, describe(keepers));
     return {};
 }
 
@@ -134,9 +139,10 @@ Verdict Site::check_binding(const Place& place) const {
     if (stack.empty()) return failure("{} is not mounted any more", place.backing);
     const FsPlace kept{stack.back()->device, stack.back()->root};
     if (kept == wanted) return {};
-    return failure("{} keeps another directory reachable than {}: was the configuration or the disk "
-                   "changed while the daemon was dead? Unmount {} and {} and try again",
-                   place.backing, place.directory, place.directory, place.backing);
+    return failure(
+        "{} keeps another directory reachable than {}: was the configuration or the disk "
+        "changed while the daemon was dead? Unmount {} and {} and try again",
+        place.backing, place.directory, place.directory, place.backing);
 }
 
 Verdict Site::uncover_lost() {
@@ -176,10 +182,11 @@ Verdict Site::put_in_place() {
         auto layering = twinspool::put_in_place(place.mounted, place.directory);
         if (!layering.ok()) return layering.error();
         if (layering.value() == Layering::kCoveredStale)
-            (void)std::fprintf(stderr,
-                               "twinspool: note: this kernel cannot mount beneath (Linux 6.5 can): the "
-                               "dead overlay over %s stays underneath until `down`\n",
-                               place.directory.c_str());
+            (void)std::fprintf(
+                stderr,
+                "twinspool: note: this kernel cannot mount beneath (Linux 6.5 can): the "
+                "dead overlay over %s stays underneath until `down`\n",
+                place.directory.c_str());
         place.placed_now = layering.value() == Layering::kFresh;
         place.cover = Cover::kLive;
     }
@@ -220,7 +227,8 @@ Verdict Site::clear() {
         (void)::rmdir(place.backing.c_str());
     }
     TS_TRY(unmount_all(paths_.mount()));
-    for (const auto& path : {paths_.mount(), paths_.backing_directory()}) (void)::rmdir(path.c_str());
+    for (const auto& path : {paths_.mount(), paths_.backing_directory()})
+        (void)::rmdir(path.c_str());
     (void)::unlink((paths_.run() + "/control.sock").c_str());
     return {};
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Site: the volume's directories as they stand on this machine: what covers each, and where its
-// backing tree can be reached. Prepared before the daemon starts, put in place once it serves, cleared
-// when it has ended. For commands, under the volume's lock.
+// backing tree can be reached. Prepared before the daemon starts, put in place once it serves,
+// cleared when it has ended. For commands, under the volume's lock.
 #pragma once
 
 #include <sys/types.h>
@@ -26,8 +26,8 @@ class Site {
     static Outcome<Site> look(const VolumePaths& paths, const VolumeConfig& config,
                               LookOptions options);
 
-    [[nodiscard]] bool in_place() const;   // every directory is covered by the living overlay
-    [[nodiscard]] bool has_stale() const;  // a killed daemon left its mount over a directory
+    [[nodiscard]] bool in_place() const;      // every directory is covered by the living overlay
+    [[nodiscard]] bool has_stale() const;     // a killed daemon left its mount over a directory
     [[nodiscard]] bool has_leavings() const;  // or anything else of it below the run directory
     [[nodiscard]] std::vector<std::string> sources() const;  // where each backing tree is reached
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The standby's two entrances: the process that the daemon starts, and `standby --once` by hand.
-#include <signal.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
+#include <csignal>
 
 #include "replicator/local.h"
 #include "replicator/standby.h"
@@ -64,14 +64,16 @@ Outcome<ExitCode> run_standby(const StandbyArguments& arguments) {
     TS_ASSIGN(const auto config, load_volume(paths));
     TS_ASSIGN(const auto lock, lock_volume(paths));
     if (living_daemon(paths))
-        return failure("the volume {} is up, and its standby applies by itself: run `twinspool down "
-                       "{}` first",
-                       paths.name, paths.name);
+        return failure(
+            "the volume {} is up, and its standby applies by itself: run `twinspool down "
+            "{}` first",
+            paths.name, paths.name);
     const auto& path = config.standbys.front().path;
     TS_ASSIGN(const auto owner, owner_of_standby(path, config.id));
     if (owner != StandbyOwner::kThisVolume)
-        return bad_input("{} is not the standby of the volume {}: its file `volume` does not say so",
-                         path, paths.name);
+        return bad_input(
+            "{} is not the standby of the volume {}: its file `volume` does not say so", path,
+            paths.name);
     make_private();
     TS_ASSIGN(const auto receiver, Receiver::open({.path = path, .volume = config.id}));
     TS_ASSIGN(const auto applied, receiver->apply_once({.tail = arguments.tail}));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/starting.h"
 
-#include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <csignal>
 
 #include <algorithm>
 
@@ -43,9 +43,10 @@ Verdict check_directories_kept(const VolumePaths& paths, const VolumeConfig& con
     if (std::equal(before.begin(), before.end(), config.directories.begin(),
                    config.directories.end(), same))
         return {};
-    return bad_input("the directories of the volume {} were changed in {} after its first `up`; undo "
-                     "that, or take it down, remove it and create it anew",
-                     paths.name, paths.config());
+    return bad_input(
+        "the directories of the volume {} were changed in {} after its first `up`; undo "
+        "that, or take it down, remove it and create it anew",
+        paths.name, paths.config());
 }
 
 Starting::~Starting() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Starting: a daemon on its way up, as the command that starts it sees it. Unless keep() was called,
-// the end of its life undoes everything: the daemon is ended, mounts and binds are taken away.
+// Starting: a daemon on its way up, as the command that starts it sees it. Unless keep() was
+// called, the end of its life undoes everything: the daemon is ended, mounts and binds are taken
+// away.
 #pragma once
 
 #include <sys/types.h>
@@ -18,8 +19,8 @@ namespace twinspool {
 
 // The configuration; a volume that does not exist is bad input.
 Outcome<VolumeConfig> load_volume(const VolumePaths& paths);
-// The same as it was at the last `up`, for what looks at a volume that is up: the file may have been
-// edited since.
+// The same as it was at the last `up`, for what looks at a volume that is up: the file may have
+// been edited since.
 Outcome<VolumeConfig> load_running_volume(const VolumePaths& paths);
 // The directories of a volume are those of its first `up`.
 Verdict check_directories_kept(const VolumePaths& paths, const VolumeConfig& config);
@@ -35,7 +36,8 @@ class Starting {
     Verdict keep_config(const VolumeConfig& config);
     // Prepares the site and starts the daemon.
     Verdict launch(LogPlace log);
-    // Until the overlay answers; passes on what the daemon notes meanwhile. Which transport, and why.
+    // Until the overlay answers; passes on what the daemon notes meanwhile. Which transport, and
+    // why.
     Outcome<std::string> wait_served();
     // Until the standby is reached (an empty sentence) or given up (a sentence that says so).
     Outcome<std::string> wait_standby();

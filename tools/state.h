@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // VolumeState: what `status` says in one word, and the moves between those words.
 //
-// in-sync is said only when the volume is seeded, the walk of this start is complete, and the standby
-// is connected, waited for, and able to apply. degraded: commits count one copy. catching-up: everything between.
-// failed: the local journal cannot be written; only the end of the daemon leads out of it.
-// Values and pure functions; any thread.
+// in-sync is said only when the volume is seeded, the walk of this start is complete, and the
+// standby is connected, waited for, and able to apply. degraded: commits count one copy.
+// catching-up: everything between. failed: the local journal cannot be written; only the end of the
+// daemon leads out of it. Values and pure functions; any thread.
 #pragma once
 
 #include <array>
@@ -28,12 +28,12 @@ constexpr std::string_view spell(VolumeState state) {
 // kVolumeMoves[from][to]. Who was alone, or down, has to catch up before being in sync.
 inline constexpr bool kVolumeMoves[kVolumeStates][kVolumeStates] = {
     //                 down   seeding catching in-sync degraded failed
-    /* down        */ {false, true,   true,    false,  true,    true},
-    /* seeding     */ {true,  false,  true,    true,   true,    true},
-    /* catching-up */ {true,  true,   false,   true,   true,    true},
-    /* in-sync     */ {true,  true,   true,    false,  true,    true},
-    /* degraded    */ {true,  true,   true,    false,  false,   true},
-    /* failed      */ {true,  false,  false,   false,  false,   false},
+    /* down        */ {false, true, true, false, true, true},
+    /* seeding     */ {true, false, true, true, true, true},
+    /* catching-up */ {true, true, false, true, true, true},
+    /* in-sync     */ {true, true, true, false, true, true},
+    /* degraded    */ {true, true, true, false, false, true},
+    /* failed      */ {true, false, false, false, false, false},
 };
 
 constexpr bool is_legal(VolumeState from, VolumeState to) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // status and wait: what the daemon says of itself; for a volume that is down, what its files say.
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <csignal>
 
 #include <chrono>
 #include <thread>
@@ -92,8 +92,9 @@ Outcome<Json> status_of(const VolumePaths& paths) {
 }
 
 ExitCode code_for(const Json& status) {
-    return status.value("state", std::string{}) == spell(VolumeState::kInSync) ? ExitCode::kDone
-                                                                              : ExitCode::kDegraded;
+    return status.value("state", std::string{}) == spell(VolumeState::kInSync)
+               ? ExitCode::kDone
+               : ExitCode::kDegraded;
 }
 
 struct Shown {
@@ -148,16 +149,18 @@ Outcome<ExitCode> run_wait(const WaitArguments& arguments) {
     auto timeout = parse_duration(arguments.timeout);
     if (!timeout) timeout = parse_duration(arguments.timeout + "s");
     if (!timeout)
-        return bad_input("the time-out \"{}\" is neither a number of seconds nor a duration like {}",
-                         arguments.timeout, kDurationExample);
-    const auto answer = ask_daemon(paths.run(), {{"command", "wait"},
-                                                 {"for", arguments.goal},
-                                                 {"timeout_ns", timeout->count()}});
+        return bad_input(
+            "the time-out \"{}\" is neither a number of seconds nor a duration like {}",
+            arguments.timeout, kDurationExample);
+    const auto answer = ask_daemon(
+        paths.run(),
+        {{"command", "wait"}, {"for", arguments.goal}, {"timeout_ns", timeout->count()}});
     if (!answer.ok() && is_nobody(answer.error()))
-        return Complaint{ExitCode::kDegraded,
-                         fmt::format("the volume {} is down: nothing to wait for; run `twinspool up "
-                                     "{}` first",
-                                     paths.name, paths.name)};
+        return Complaint{
+            ExitCode::kDegraded,
+            fmt::format("the volume {} is down: nothing to wait for; run `twinspool up "
+                        "{}` first",
+                        paths.name, paths.name)};
     if (!answer.ok()) return answer.error();
     if (answer.value().value("reached", false)) return ExitCode::kDone;
     return Complaint{ExitCode::kDegraded,

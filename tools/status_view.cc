@@ -63,8 +63,8 @@ std::string status_line(const Json& status) {
                             number(seed, "objects_total"),
                             percent(number(seed, "bytes_done"), number(seed, "bytes_total")));
     const auto& journal = part(status, "journal");
-    line += fmt::format(" | journal {} %",
-                        percent(number(journal, "bytes"), number(journal, "limit")));
+    line +=
+        fmt::format(" | journal {} %", percent(number(journal, "bytes"), number(journal, "limit")));
     return line;
 }
 
@@ -81,10 +81,10 @@ std::string status_text(const Json& status) {
                        number(journal, "appended_lsn"), number(journal, "durable_lsn"),
                        number(journal, "checkpoint_lsn"));
     for (const auto& standby : part(status, "standbys")) {
-        out += fmt::format("    standby   pid {}, durable {}, applied {}, behind by {} records, {} B\n",
-                           number(standby, "pid"), number(standby, "durable_lsn"),
-                           number(standby, "applied_lsn"), number(standby, "lag_records"),
-                           number(standby, "lag_bytes"));
+        out += fmt::format(
+            "    standby   pid {}, durable {}, applied {}, behind by {} records, {} B\n",
+            number(standby, "pid"), number(standby, "durable_lsn"), number(standby, "applied_lsn"),
+            number(standby, "lag_records"), number(standby, "lag_bytes"));
         if (const auto trouble = text(standby, "trouble"); !trouble.empty())
             out += fmt::format("    trouble   {}\n", trouble);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// StatusView: the status of volumes for people, one line a volume and a few facts below it; made from
-// the same JSON that `status --json` prints. Pure functions; any thread.
+// StatusView: the status of volumes for people, one line a volume and a few facts below it; made
+// from the same JSON that `status --json` prints. Pure functions; any thread.
 #pragma once
 
 #include <string>
@@ -9,7 +9,8 @@
 
 namespace twinspool {
 
-// "mail  primary in-sync | /mnt/standby/mail connected, queued/sent 612/611 (3343432 B), lag 0.4 ms | …"
+// "mail  primary in-sync | /mnt/standby/mail connected, queued/sent 612/611 (3343432 B), lag 0.4 ms
+// | …"
 std::string status_line(const Json& status);
 // That line, and an indented one for each directory, for the standby and for the seed.
 std::string status_text(const Json& status);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// up: checks, prepares, starts the daemon, puts the overlay in place, waits for the standby. Until the
-// last directory is in place everything can be undone, and is if something fails.
-#include <signal.h>
+// up: checks, prepares, starts the daemon, puts the overlay in place, waits for the standby. Until
+// the last directory is in place everything can be undone, and is if something fails.
 #include <sys/wait.h>
 #include <unistd.h>
+#include <csignal>
 
 #include <atomic>
 #include <optional>
@@ -47,9 +47,9 @@ Outcome<ExitCode> already_up(const VolumePaths& paths) {
     // An `up` that was killed half-way: its daemon serves, and only the mounts are missing.
     TS_TRY(site.put_in_place());
     const auto status = ask_daemon(paths.run(), {{"command", "status"}});
-    print(fmt::format("{}: {} ({})\n", paths.name, complete ? "is up already" : "up",
-                      status.ok() ? status.value().value("state", std::string{"?"})
-                                  : status.error().text()));
+    print(fmt::format(
+        "{}: {} ({})\n", paths.name, complete ? "is up already" : "up",
+        status.ok() ? status.value().value("state", std::string{"?"}) : status.error().text()));
     return ExitCode::kDone;
 }
 

@@ -127,7 +127,7 @@ def prepare(volume, load, name, nth):
     volume.kill_all()
     load.join()
     for number in range(30):
-        (volume.backing() / f"underneath{number}").write_text(f"{name} {nth}")
+        (volume.backing() / f"underneath {name}:{nth} {number}").write_text("new")
 
 
 def run_into(volume, load, name, seconds):

@@ -46,9 +46,9 @@ TEST(Config, DefaultsAreThoseOfTheManual) {
 }
 
 TEST(Config, EveryKeyIsRead) {
-    const auto config = parsed(
-        with("mode = \"every\"\ntransport = \"dev\"\nlinger = \"500us\"\nstandby_timeout = \"1min\"\n"
-             "checkpoint_every = \"2h\"\njournal_limit = \"16MiB\"\nsegment_size = \"4MiB\""));
+    const auto config = parsed(with(
+        "mode = \"every\"\ntransport = \"dev\"\nlinger = \"500us\"\nstandby_timeout = \"1min\"\n"
+        "checkpoint_every = \"2h\"\njournal_limit = \"16MiB\"\nsegment_size = \"4MiB\""));
     EXPECT_EQ(config.mode, CommitMode::kEvery);
     EXPECT_EQ(config.transport, TransportChoice::kDev);
     EXPECT_EQ(config.linger, 500us);
@@ -81,8 +81,9 @@ TEST(Config, WrongUnitIsRefusedWithItsPlace) {
 }
 
 TEST(Config, UnknownWordIsRefusedWithTheKnownOnes) {
-    EXPECT_EQ(complaint(with("mode = \"fast\"")),
-              "mail.toml:1:8: mode is \"fast\", but must be one of \"fsync\", \"every\", \"async\"");
+    EXPECT_EQ(
+        complaint(with("mode = \"fast\"")),
+        "mail.toml:1:8: mode is \"fast\", but must be one of \"fsync\", \"every\", \"async\"");
 }
 
 TEST(Config, OutOfBoundsIsRefused) {
@@ -110,7 +111,7 @@ TEST(Config, DirectoryAndStandbyMustBeThere) {
     EXPECT_NE(complaint("id = \"0x1\"\n[[standby]]\npath = \"/b\"\n"), "");
     EXPECT_NE(complaint("id = \"0x1\"\n[[directory]]\npath = \"/a\"\n"), "");
     EXPECT_NE(complaint("id = \"0x1\"\n[[directory]]\n[[standby]]\npath = \"/b\"\n"), "");
-    EXPECT_NE(complaint(with("")+"[[standby]]\npath = \"/c\"\n"), "");
+    EXPECT_NE(complaint(with("") + "[[standby]]\npath = \"/c\"\n"), "");
 }
 
 TEST(Config, RelativePathIsRefused) {

@@ -28,8 +28,8 @@ TEST(Quantity, SizesHaveAUnit) {
 }
 
 TEST(Quantity, AnythingElseIsRefused) {
-    for (const char* text : {"", "2", "ms", "-2ms", "+2ms", "2.5s", "2 ms", " 2ms", "2ms ", "2m", "2MS",
-                             "0x2ms", "2msms"})
+    for (const char* text : {"", "2", "ms", "-2ms", "+2ms", "2.5s", "2 ms", " 2ms", "2ms ", "2m",
+                             "2MS", "0x2ms", "2msms"})
         EXPECT_FALSE(parse_duration(text)) << text;
     for (const char* text : {"8GB", "8gib", "8", "GiB", "8Gi", "-1B"})
         EXPECT_FALSE(parse_size(text)) << text;

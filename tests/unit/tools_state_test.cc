@@ -6,8 +6,9 @@
 namespace twinspool {
 namespace {
 
-constexpr VolumeState kAll[] = {VolumeState::kDown,   VolumeState::kSeeding,  VolumeState::kCatchingUp,
-                                VolumeState::kInSync, VolumeState::kDegraded, VolumeState::kFailed};
+constexpr VolumeState kAll[] = {VolumeState::kDown,       VolumeState::kSeeding,
+                                VolumeState::kCatchingUp, VolumeState::kInSync,
+                                VolumeState::kDegraded,   VolumeState::kFailed};
 
 constexpr VolumeFacts kWell{
     .failed = false, .alone = false, .seeded = true, .walked = true, .in_sync = true};
@@ -27,8 +28,9 @@ TEST(State, InSyncIsSaidOnlyWhenEverythingIsSo) {
 }
 
 TEST(State, FailureOutweighsEverything) {
-    EXPECT_EQ(judge({.failed = true, .alone = true, .seeded = false, .walked = false, .in_sync = false}),
-              VolumeState::kFailed);
+    EXPECT_EQ(
+        judge({.failed = true, .alone = true, .seeded = false, .walked = false, .in_sync = false}),
+        VolumeState::kFailed);
 }
 
 TEST(State, AloneIsDegradedAlsoWhileSeeding) {
