@@ -52,8 +52,7 @@ struct Answer {
     struct Space {
         struct statvfs space;
     };
-    using Kind =
-        std::variant<Nothing, NoEntry, Entry, Object, Count, Data, Size, Offset, Space>;
+    using Kind = std::variant<Nothing, NoEntry, Entry, Object, Count, Data, Size, Offset, Space>;
     template <typename T>
     Answer(T from) : kind(std::move(from)) {}
     Kind kind;

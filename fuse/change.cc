@@ -30,7 +30,8 @@ NotedObject Change::noted_object(const Inode& inode) {
 }
 
 Change& Change::note(const Inode& parent, std::string_view name, ObjectId fresh) {
-    TS_ASSERT(note_.entry_count < kMaxNotedEntries && name.size() <= sizeof(NotedEntry::name_bytes));
+    TS_ASSERT(note_.entry_count < kMaxNotedEntries &&
+              name.size() <= sizeof(NotedEntry::name_bytes));
     NotedEntry& entry = note_.entries[note_.entry_count++];
     entry.parent = noted_object(parent);
     entry.object = fresh;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Change: the frame around each change of the tree: the gate, the objects' locks, the note for the next
-// start, and the end of all three. Act, then log, happens between noted() and logged().
-// Lives on the stack of one thread; used by fuse/mutation only.
+// Change: the frame around each change of the tree: the gate, the objects' locks, the note for the
+// next start, and the end of all three. Act, then log, happens between noted() and logged(). Lives
+// on the stack of one thread; used by fuse/mutation only.
 #pragma once
 
 #include <string_view>

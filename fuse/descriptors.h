@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Descriptors: a bounded cache of open descriptors of objects, opened again by file handle when they
-// have been closed. Regular files are open for reading and writing, directories for reading, all
-// others as O_PATH. An unlinked object cannot be opened again, so its descriptor is pinned.
+// Descriptors: a bounded cache of open descriptors of objects, opened again by file handle when
+// they have been closed. Regular files are open for reading and writing, directories for reading,
+// all others as O_PATH. An unlinked object cannot be opened again, so its descriptor is pinned.
 //
 // Invariants: a leased descriptor is not closed; at most `limit` stand in the cache (leases of more
 // objects than that at once open more), at most `pinned_limit` are pinned.
-// Threads: any. Lock: a shard's, protects slots and their list; taken after everything but the pool.
+// Threads: any. Lock: a shard's, protects slots and their list; taken after everything but the
+// pool.
 #pragma once
 
 #include <array>

@@ -56,8 +56,8 @@ Result<Found> identify(Volume& volume, Inode& parent, int parent_fd, const char*
         if (!object.valid()) return plain(errno);
         if (const int error = stat_object(object.get(), found.attributes)) return plain(error);
         if (!belongs(volume.directories[parent.directory], found.attributes)) return plain(EXDEV);
-        TS_ASSIGN(found.inode, identify_object(volume, parent.directory, object.get(),
-                                               found.attributes));
+        TS_ASSIGN(found.inode,
+                  identify_object(volume, parent.directory, object.get(), found.attributes));
         return found;
     }
 }
@@ -68,7 +68,8 @@ bool is_known_name(Volume& volume, const Inode& parent, const char* name, const 
         return true;
     const KnownNames::Name as{.parent = parent.id, .name = name};
     if (volume.names.contains(found.inode->id, as)) return true;
-    // Nothing but changes made underneath is looked for, and here were none: it has been there before.
+    // Nothing but changes made underneath is looked for, and here were none: it has been there
+    // before.
     if (volume.suspicion != Volume::Suspicion::kSet || !parent.complete) return false;
     volume.names.insert(found.inode->id, as);
     return true;
@@ -99,7 +100,8 @@ Result<Found> find_entry(Volume& volume, Turn& turn, Inode& parent, const char* 
     if (volume.journal.failure() != 0) return found;
     if (volume.told(*found.inode)) {
         if (is_known_name(volume, parent, name, found)) return found;
-        const Ending ending = tell_name(volume, turn, parent, parent_lease.fd(), name, *found.inode);
+        const Ending ending =
+            tell_name(volume, turn, parent, parent_lease.fd(), name, *found.inode);
         if (!ending.is_done()) return plain(ending);
         return found;
     }

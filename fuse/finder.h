@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finder: from an entry of a backing tree to the object that stands there: who it is, whether the
-// standbys have been told of it, and if not, telling them (an AdoptOp and its xattrs, never its content).
+// standbys have been told of it, and if not, telling them (an AdoptOp and its xattrs, never its
+// content).
 //
 // Invariant: whoever has got an InodeRef from here may log changes of the object: it and its
 // ancestors have been told, unless a new seed has begun since (Volume::told() says so).
@@ -32,11 +33,12 @@ Result<Found> identify_entry(Volume& volume, Inode& parent, const char* name);
 Result<InodeRef> identify_object(Volume& volume, std::uint32_t directory, int fd,
                                  const struct statx& now);
 
-// That the directory, and so its ancestors, have been told in this generation. Takes the gate and locks.
+// That the directory, and so its ancestors, have been told in this generation. Takes the gate and
+// locks.
 Ending ensure_directory_told(Volume& volume, Turn& turn, Inode& directory);
 
-// Tells that `object` stands at this entry. The caller is inside the gate and holds the locks of both.
-// kAgain: it was changed underneath, so what the standbys have of its content does not count.
+// Tells that `object` stands at this entry. The caller is inside the gate and holds the locks of
+// both. kAgain: it was changed underneath, so what the standbys have of its content does not count.
 enum class Telling : std::uint8_t { kFirst, kAgain };
 Ending tell_entry(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const char* name,
                   Inode& object, Telling telling);

@@ -2,9 +2,9 @@
 // Gate: every change of the volume passes it, side by side with all others; now and then somebody
 // closes it for a moment, to be alone with a tree and a journal in which nothing is half done.
 //
-// Invariant: between close() and open() no thread is inside. Threads: any; a thread is inside once at
-// a time. No shared cache line on the way in: each thread counts in one of kLanes lanes.
-// Order: the gate comes before every object's lock.
+// Invariant: between close() and open() no thread is inside. Threads: any; a thread is inside once
+// at a time. No shared cache line on the way in: each thread counts in one of kLanes lanes. Order:
+// the gate comes before every object's lock.
 #pragma once
 
 #include <array>

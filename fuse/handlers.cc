@@ -21,11 +21,17 @@ constexpr auto kVerb = [](Service& service, Turn& turn, const Request& request, 
     return Verb(service.volume, turn, request, args...);
 };
 
+// That set-uid and set-gid bits are ours to clear. The newer way says for each request whether the
+// caller may keep them; libfuse before 3.17 lacks it, and only root may then.
+#if defined(FUSE_CAP_HANDLE_KILLPRIV_V2)
+constexpr std::uint64_t kKillPrivileges = FUSE_CAP_HANDLE_KILLPRIV_V2;
+#else
+constexpr std::uint64_t kKillPrivileges = FUSE_CAP_HANDLE_KILLPRIV;
+#endif
+
 ObjectId object_of(fuse_ino_t node) { return ObjectId{node}; }
 
-Bytes bytes_of(const char* data, std::size_t size) {
-    return std::as_bytes(std::span{data, size});
-}
+Bytes bytes_of(const char* data, std::size_t size) { return std::as_bytes(std::span{data, size}); }
 
 // Writes entries in the kernel's format.
 class KernelEntries final : public EntryWriter {
@@ -75,7 +81,7 @@ Answered list_directory(Service& service, Turn& turn, const Request& request, Ob
     return service.listings.list(turn, request, directory, place, style, writer);
 }
 
-AttributeChange decode_change(const struct stat& wanted, int valid) {
+AttributeChange decode_change(fuse_req_t request, const struct stat& wanted, int valid) {
     AttributeChange change;
     change.set_mode = (valid & FUSE_SET_ATTR_MODE) != 0;
     change.set_uid = (valid & FUSE_SET_ATTR_UID) != 0;
@@ -83,7 +89,12 @@ AttributeChange decode_change(const struct stat& wanted, int valid) {
     change.set_size = (valid & FUSE_SET_ATTR_SIZE) != 0;
     change.set_atime = (valid & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW)) != 0;
     change.set_mtime = (valid & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) != 0;
+#if defined(FUSE_CAP_HANDLE_KILLPRIV_V2)
+    static_cast<void>(request);
     change.kill_privileges = (valid & (1 << 11)) != 0;  // the kernel's FATTR_KILL_SUIDGID
+#else
+    change.kill_privileges = change.set_size && fuse_req_ctx(request)->uid != 0;
+#endif
     change.mode = wanted.st_mode;
     change.uid = wanted.st_uid;
     change.gid = wanted.st_gid;
@@ -111,19 +122,21 @@ void do_not_want(fuse_conn_info* connection, std::uint64_t feature) {
 #endif
 }
 
+constexpr std::uint64_t kWanted[] = {
+    FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_DONT_MASK,           FUSE_CAP_POSIX_ACL,  kKillPrivileges,
+    FUSE_CAP_CACHE_SYMLINKS,  FUSE_CAP_EXPLICIT_INVAL_DATA, FUSE_CAP_ASYNC_READ, FUSE_CAP_ASYNC_DIO,
+    FUSE_CAP_READDIRPLUS,     FUSE_CAP_READDIRPLUS_AUTO};
+
+// With OPEN answered ENOSYS the kernel would lose O_TRUNC. Nobody else changes the files, locks are
+// the kernel's own.
+constexpr std::uint64_t kUnwanted[] = {FUSE_CAP_ATOMIC_O_TRUNC,  FUSE_CAP_AUTO_INVAL_DATA,
+                                       FUSE_CAP_WRITEBACK_CACHE, FUSE_CAP_POSIX_LOCKS,
+                                       FUSE_CAP_FLOCK_LOCKS,     FUSE_CAP_SPLICE_READ,
+                                       FUSE_CAP_IOCTL_DIR};
+
 void on_init(void* userdata, fuse_conn_info* connection) {
-    for (const std::uint64_t feature :
-         {FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_DONT_MASK, FUSE_CAP_POSIX_ACL,
-          FUSE_CAP_HANDLE_KILLPRIV_V2, FUSE_CAP_CACHE_SYMLINKS, FUSE_CAP_EXPLICIT_INVAL_DATA,
-          FUSE_CAP_ASYNC_READ, FUSE_CAP_ASYNC_DIO, FUSE_CAP_READDIRPLUS,
-          FUSE_CAP_READDIRPLUS_AUTO})
-        want(connection, feature);
-    // With OPEN answered ENOSYS the kernel would lose O_TRUNC. Nobody else changes the files, locks are
-    // the kernel's own.
-    for (const std::uint64_t feature :
-         {FUSE_CAP_ATOMIC_O_TRUNC, FUSE_CAP_AUTO_INVAL_DATA, FUSE_CAP_WRITEBACK_CACHE,
-          FUSE_CAP_POSIX_LOCKS, FUSE_CAP_FLOCK_LOCKS, FUSE_CAP_SPLICE_READ, FUSE_CAP_IOCTL_DIR})
-        do_not_want(connection, feature);
+    for (const std::uint64_t feature : kWanted) want(connection, feature);
+    for (const std::uint64_t feature : kUnwanted) do_not_want(connection, feature);
     connection->max_write = 1U << 20;
     connection->max_background = 128;
     connection->congestion_threshold = 96;
@@ -159,7 +172,7 @@ void on_getattr(fuse_req_t request, fuse_ino_t node, fuse_file_info* /*file*/) {
 void on_setattr(fuse_req_t request, fuse_ino_t node, struct stat* wanted, int valid,
                 fuse_file_info* /*file*/) {  // → attr
     serve<kVerb<set_attributes>>(request, Place::kHere, object_of(node),
-                                 decode_change(*wanted, valid));
+                                 decode_change(request, *wanted, valid));
 }
 
 void on_readlink(fuse_req_t request, fuse_ino_t node) {  // → buf
@@ -168,9 +181,9 @@ void on_readlink(fuse_req_t request, fuse_ino_t node) {  // → buf
 
 void on_mknod(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode,
               dev_t device) {  // → entry
-    serve<kVerb<make_object>>(request, Place::kHere, object_of(parent), name,
-                              NewObject{.mode = (mode & S_IFMT) == 0 ? mode | S_IFREG : mode,
-                                        .device = device});
+    serve<kVerb<make_object>>(
+        request, Place::kHere, object_of(parent), name,
+        NewObject{.mode = (mode & S_IFMT) == 0 ? mode | S_IFREG : mode, .device = device});
 }
 
 void on_mkdir(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode) {  // → entry

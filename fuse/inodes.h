@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Inodes: the objects that the kernel, or somebody here at work, knows at the moment. Found by object
-// id (which is the FUSE node id) and by inode number of the backing tree.
+// Inodes: the objects that the kernel, or somebody here at work, knows at the moment. Found by
+// object id (which is the FUSE node id) and by inode number of the backing tree.
 //
-// Invariants: one Inode for an object at a time; it lives while its count is above zero (the kernel's
-// lookups and the InodeRefs); an unlinked object is no longer found by its backing number.
+// Invariants: one Inode for an object at a time; it lives while its count is above zero (the
+// kernel's lookups and the InodeRefs); an unlinked object is no longer found by its backing number.
 // Threads: any. Locks: a shard's, protects the chains of that shard; of those of ids and of backing
 // numbers one at a time is held; after the objects' own locks.
 #pragma once

@@ -27,8 +27,8 @@ bool is_dots(const char* name) {
     return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
 }
 
-// What may happen to one entry without spoiling the listing: it has gone meanwhile, or it belongs to
-// another file system and is not shown.
+// What may happen to one entry without spoiling the listing: it has gone meanwhile, or it belongs
+// to another file system and is not shown.
 bool leaves_it_out(int error) { return error == ENOENT || error == EXDEV || error == ESTALE; }
 
 }  // namespace
@@ -68,7 +68,8 @@ Result<std::unique_ptr<DirectoryStream>> Listings::take(Inode& directory, std::i
         const std::lock_guard lock{mutex_};
         for (auto at = streams_.begin(); at != streams_.end(); ++at) {
             // From the start it must be read anew: entries may have come and gone.
-            if ((*at)->directory() != directory.id || (*at)->place() != place || place == 0) continue;
+            if ((*at)->directory() != directory.id || (*at)->place() != place || place == 0)
+                continue;
             auto stream = std::move(*at);
             streams_.erase(at);
             return stream;
@@ -113,8 +114,8 @@ Answered Listings::list_roots(const Request& request, std::int64_t place, Style 
     return Answer{Answer::Data{.data = request.buffer, .size = writer.size()}};
 }
 
-Ending Listings::add(Turn& turn, Inode& directory, const DirectoryStream::Entry& entry,
-                     Style style, EntryWriter& writer, bool& full) {
+Ending Listings::add(Turn& turn, Inode& directory, const DirectoryStream::Entry& entry, Style style,
+                     EntryWriter& writer, bool& full) {
     ListedEntry listed{.name = entry.name,
                        .object = directory.id,
                        .type = static_cast<mode_t>(DTTOIF(entry.type)),
@@ -122,8 +123,8 @@ Ending Listings::add(Turn& turn, Inode& directory, const DirectoryStream::Entry&
     struct statx none {};
     if (is_dots(entry.name)) {
         none.stx_mode = S_IFDIR;
-        full = style == Style::kNames ? !writer.add(listed)
-                                      : !writer.add_plus(listed, none, nullptr);
+        full =
+            style == Style::kNames ? !writer.add(listed) : !writer.add_plus(listed, none, nullptr);
         return Ending::done();
     }
     if (is_hidden(volume_, directory, entry.name)) return Ending::done();

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Listing: READDIR and READDIRPLUS. Cookies are the backing file system's own (d_off), so they stay good
-// while the directory changes, and whoever comes back with one later is served from there.
+// Listing: READDIR and READDIRPLUS. Cookies are the backing file system's own (d_off), so they stay
+// good while the directory changes, and whoever comes back with one later is served from there.
 //
-// Since OPENDIR is answered once and for all, nobody says when a listing ends: streams are kept in a small
-// table, found by directory and place, and the one unused for longest gives way.
-// Threads: any, on the pool (a listing may wait for a disk). Lock: the table's; a stream in use is out of it.
+// Since OPENDIR is answered once and for all, nobody says when a listing ends: streams are kept in
+// a small table, found by directory and place, and the one unused for longest gives way. Threads:
+// any, on the pool (a listing may wait for a disk). Lock: the table's; a stream in use is out of
+// it.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ namespace twinspool {
 struct ListedEntry {
     const char* name;
     ObjectId object;
-    mode_t type;  // S_IFMT
+    mode_t type;        // S_IFMT
     std::int64_t next;  // the cookie behind it
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mount: the FUSE file system's mount, made and undone by ourselves: device nodes and set-id programs work
-// as on the backing tree, and a busy mount is said to be busy.
+// Mount: the FUSE file system's mount, made and undone by ourselves: device nodes and set-id
+// programs work as on the backing tree, and a busy mount is said to be busy.
 #pragma once
 
 #include <string>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mutation: the one door through which the tree is changed. Each verb takes credit for its records, locks
-// what it changes, notes it, acts on the backing tree, and logs the outcome; an error of the tree is the
-// answer, and nothing is logged then.
+// Mutation: the one door through which the tree is changed. Each verb takes credit for its records,
+// locks what it changes, notes it, acts on the backing tree, and logs the outcome; an error of the
+// tree is the answer, and nothing is logged then.
 //
-// Invariants: the records of one object stand in the journal in the order in which they happened to it;
-// an object that the standbys have not been told of in this generation is changed without a record,
-// because the walker will tell of it as it is then.
-// Threads: any. A verb that would wait on a thread that must not ends as busy, with nothing done.
+// Invariants: the records of one object stand in the journal in the order in which they happened to
+// it; an object that the standbys have not been told of in this generation is changed without a
+// record, because the walker will tell of it as it is then. Threads: any. A verb that would wait on
+// a thread that must not ends as busy, with nothing done.
 #pragma once
 
 #include <string_view>

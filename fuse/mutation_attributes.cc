@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of fuse/mutation that changes attributes, sizes and xattrs.
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/xattr.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
-#include <limits.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -80,8 +80,8 @@ Status log_attributes(Turn& turn, Inode& inode, int fd, const struct statx& now,
     return {};
 }
 
-// Who is not of the file's group loses set-gid with a new ACL. libfuse does not pass the kernel's flag
-// for that, so it is decided here; supplementary groups are unknown, and do not count.
+// Who is not of the file's group loses set-gid with a new ACL. libfuse does not pass the kernel's
+// flag for that, so it is decided here; supplementary groups are unknown, and do not count.
 int drop_set_gid(const Request& request, Inode& inode, int fd) {
     struct statx now {};
     if (const int error = stat_object(fd, now)) return error;
@@ -147,8 +147,8 @@ Answered set_attributes(Volume& volume, Turn& turn, const Request& request, Obje
         change.noted();
     }
     act_as(request.caller);
-    const bool content = inode->type == S_IFREG &&
-                         (wanted.set_size || wanted.set_uid || wanted.set_gid);
+    const bool content =
+        inode->type == S_IFREG && (wanted.set_size || wanted.set_uid || wanted.set_gid);
     const bool capable = content && may_have_capability(*inode, lease.fd());
     const int error = act(*inode, lease.fd(), wanted);
     change.acted();
@@ -165,8 +165,7 @@ Answered set_attributes(Volume& volume, Turn& turn, const Request& request, Obje
 
 Answered set_xattr(Volume& volume, Turn& turn, const Request& request, ObjectId id,
                    const char* name, Bytes value, int flags) {
-    TS_ASSIGN(const XattrTarget target,
-              open_xattr_target(volume, turn, id, name, value.size()));
+    TS_ASSIGN(const XattrTarget target, open_xattr_target(volume, turn, id, name, value.size()));
     Inode& inode = *target.inode;
     const int fd = target.lease.fd();
     Change change{volume, turn};

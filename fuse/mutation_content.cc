@@ -50,9 +50,7 @@ Answered write_data(Volume& volume, Turn& turn, const Request& request, ObjectId
     if (!begun.is_done()) return plain(begun);
     const bool logged = is_logged(volume, *inode);
     if (logged)
-        change.note(*inode)
-            .note_range(static_cast<std::uint64_t>(offset), data.size())
-            .noted();
+        change.note(*inode).note_range(static_cast<std::uint64_t>(offset), data.size()).noted();
     act_as(request.caller);
     if (privileges == Privileges::kKill) TS_TRY(drop_set_id_bits(*inode, lease.fd()));
     const bool capable = may_have_capability(*inode, lease.fd());

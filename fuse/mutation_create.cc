@@ -166,8 +166,8 @@ Answered make(Volume& volume, Turn& turn, const Request& request, ObjectId paren
         fd = open_new(parent_fd, name, mode & S_IFMT);
     }
     change.acted();
-    Answered answer = log_new(volume, turn, *parent, parent_fd, name, wish, id, std::move(fd),
-                              inherits);
+    Answered answer =
+        log_new(volume, turn, *parent, parent_fd, name, wish, id, std::move(fd), inherits);
     if (!answer.ok()) undo(turn, *parent, parent_fd, name, mode);
     change.logged();
     return answer;

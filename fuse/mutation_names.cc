@@ -46,8 +46,8 @@ Status keep_usable(Volume& volume, const Found& found, const Inode& parent, int 
     return keep_orphan(volume, *found.inode, parent, parent_fd, name);
 }
 
-// Before the name goes: it may be all by which the standbys have the object, and its other names may
-// be told of as mere names. Then it must be told again, wherever it is found.
+// Before the name goes: it may be all by which the standbys have the object, and its other names
+// may be told of as mere names. Then it must be told again, wherever it is found.
 void prepare_loss(Volume& volume, const Found& found, KnownNames::Name name) {
     if (!volume.walking || loses_last_name(found) ||
         volume.names.contains_other(found.inode->id, name))
@@ -168,7 +168,8 @@ Answered make_link(Volume& volume, Turn& turn, const Request& request, ObjectId 
     if (!begun.is_done()) return plain(begun);
     if (!volume.told(*parent.inode)) return plain(Ending::busy());
     tell_walker(volume, found);
-    // The kernel does not say by which name it knows the object. One that was not told is told here.
+    // The kernel does not say by which name it knows the object. One that was not told is told
+    // here.
     const bool told = volume.told(*found.inode);
     if (!told && !turn.earmark_credit(kMaxFramePayload)) return plain(Ending::no_credit());
     change.note(*parent.inode, entry).note(*found.inode).noted();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// KnownNames: while a walk goes on, the names of objects with several that the standbys surely have. When one
-// of them goes, it must be known whether the standbys keep the object by another, or lose it, and with it a
-// content that will not be told again just because a further name is found.
+// KnownNames: while a walk goes on, the names of objects with several that the standbys surely
+// have. When one of them goes, it must be known whether the standbys keep the object by another, or
+// lose it, and with it a content that will not be told again just because a further name is found.
 //
-// It need not be complete: an object whose last known name goes is told again, by another round if need be.
-// Threads: any. Locks: leaves. Empty when no walk goes on.
+// It need not be complete: an object whose last known name goes is told again, by another round if
+// need be. Threads: any. Locks: leaves. Empty when no walk goes on.
 #pragma once
 
 #include <array>

@@ -40,8 +40,8 @@ Status open_orphans(Directory& directory, const Inode& parent) {
     if (::mkdirat(directory.backing_fd, kOrphansName, 0700) != 0 && errno != EEXIST)
         return plain(errno);
     restore_mtime(directory.backing_fd, before);
-    directory.orphans.reset(
-        ::openat(directory.backing_fd, kOrphansName, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    directory.orphans.reset(::openat(directory.backing_fd, kOrphansName,
+                                     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!directory.orphans.valid()) return plain(errno);
     return {};
 }

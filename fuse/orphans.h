@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Orphans: unlinked objects that are still in use, when too many descriptors are pinned already: each
-// gets a name in a hidden directory of its backing tree, gone with its last use. Emptied at start and stop.
-// Called by fuse/mutation with the object's lock held, and when an Inode is dropped.
+// Orphans: unlinked objects that are still in use, when too many descriptors are pinned already:
+// each gets a name in a hidden directory of its backing tree, gone with its last use. Emptied at
+// start and stop. Called by fuse/mutation with the object's lock held, and when an Inode is
+// dropped.
 #pragma once
 
 #include "fuse/volume.h"
 
 namespace twinspool {
 
-// Before the last unlink of `entry` of `parent`, which is the object's; both are locked. Busy (an Ending)
-// if the directory's root, whose mtime must stay as it is, is being changed by somebody else.
+// Before the last unlink of `entry` of `parent`, which is the object's; both are locked. Busy (an
+// Ending) if the directory's root, whose mtime must stay as it is, is being changed by somebody
+// else.
 Status keep_orphan(Volume& volume, Inode& object, const Inode& parent, int parent_fd,
                    const char* entry);
 void remove_orphan(Volume& volume, Inode& object);

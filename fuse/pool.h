@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pool: the threads that may wait for a disk, so that those that serve a queue of the kernel need not.
-// Invariant: at most kPoolBacklog tasks wait; beyond that who brings one runs it. Threads: any.
+// Pool: the threads that may wait for a disk, so that those that serve a queue of the kernel need
+// not. Invariant: at most kPoolBacklog tasks wait; beyond that who brings one runs it. Threads:
+// any.
 #pragma once
 
 #include <condition_variable>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Privileges: what a change of content takes away from a file: set-uid and set-gid bits, unless the
-// writer may keep them, and security.capability always. The kernel leaves both to us (HANDLE_KILLPRIV_V2);
-// the backing file system does the second by itself.
-// Called by fuse/mutation with the object's lock held.
+// writer may keep them, and security.capability always. The kernel leaves both to us
+// (HANDLE_KILLPRIV_V2); the backing file system does the second by itself. Called by fuse/mutation
+// with the object's lock held.
 #pragma once
 
 #include "fuse/answer.h"

@@ -17,8 +17,8 @@
 namespace twinspool {
 namespace {
 
-constexpr int kNeeded[] = {CAP_CHOWN,   CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,
-                           CAP_FSETID,  CAP_SETUID,       CAP_SETGID,          CAP_SYS_ADMIN};
+constexpr int kNeeded[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,
+                           CAP_FSETID, CAP_SETUID,       CAP_SETGID,          CAP_SYS_ADMIN};
 
 class Capabilities {
    public:

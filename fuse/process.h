@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Process: what the daemon must be before it serves: no CAP_SYS_RESOURCE (so that the owners' disk
-// quotas and the reserved blocks hold for what it writes for them), capabilities that survive a change of
-// the file-system user, no umask of its own. And the user whom a thread acts for.
+// quotas and the reserved blocks hold for what it writes for them), capabilities that survive a
+// change of the file-system user, no umask of its own. And the user whom a thread acts for.
 #pragma once
 
 #include <sys/types.h>

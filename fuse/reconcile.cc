@@ -21,7 +21,8 @@ constexpr std::uint64_t kToTheEnd = UINT64_MAX;
 
 class Reconciliation {
    public:
-    explicit Reconciliation(Volume& volume) : volume_(volume), turn_(volume.journal, Turn::Waiting::kAllowed) {}
+    explicit Reconciliation(Volume& volume)
+        : volume_(volume), turn_(volume.journal, Turn::Waiting::kAllowed) {}
 
     Status note(const Note& note) {
         if (note.entry_count > kMaxNotedEntries || note.object_count > kMaxNotedObjects)
@@ -44,7 +45,8 @@ class Reconciliation {
         return {};
     }
 
-    // Objects and entries that are gone need no record: their unlinking has its own, or is in this note.
+    // Objects and entries that are gone need no record: their unlinking has its own, or is in this
+    // note.
     static bool tolerable(const Error& error) { return is_gone(error.code); }
 
     Result<Fd> open(const NotedObject& noted, int flags) {
@@ -87,11 +89,11 @@ class Reconciliation {
         TS_ASSIGN(const auto known, read_identity(fd, handle));
         if (known && volume_.is_ours(*known)) return *known;
         // A new one that the process made and could not mark any more.
-        Identity fresh{.object = noted.object == kNoObject ? volume_.journal.new_object_id()
-                                                           : noted.object,
-                       .generation = volume_.generation,
-                       .complete = true,
-                       .handle = handle};
+        Identity fresh{
+            .object = noted.object == kNoObject ? volume_.journal.new_object_id() : noted.object,
+            .generation = volume_.generation,
+            .complete = true,
+            .handle = handle};
         TS_TRY(write_identity(fd, fresh));
         return fresh;
     }
@@ -144,8 +146,7 @@ class Reconciliation {
         if (const int error = stat_object(fd, standing.above)) return plain(error);
         struct statx now {};
         const int error = stat_entry(fd, standing.name.c_str(), now);
-        if (error != 0 && error != ENOENT)
-            return make_error(error, "look at '{}'", standing.name);
+        if (error != 0 && error != ENOENT) return make_error(error, "look at '{}'", standing.name);
         standing.there = error == 0;
         if (!standing.there) return std::optional{std::move(standing)};
         const Fd object{::openat(fd, standing.name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC)};

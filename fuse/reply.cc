@@ -49,7 +49,8 @@ void send_object(fuse_req* request, const Answer::Object& object) {
 
 }  // namespace
 
-// An answer that waits for commit. They are kept for the next, so that none is allocated in the long run.
+// An answer that waits for commit. They are kept for the next, so that none is allocated in the
+// long run.
 class Reply::Waiter final : public CommitWaiter {
    public:
     static Waiter& make(Volume& volume, fuse_req* request, Answer answer) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reply: the answer to one request of the kernel, given exactly once, from any thread. In mode `every` the
-// answer to a change waits here until commit has reached its record; a sync waits for all before it.
+// Reply: the answer to one request of the kernel, given exactly once, from any thread. In mode
+// `every` the answer to a change waits here until commit has reached its record; a sync waits for
+// all before it.
 #pragma once
 
 #include "fuse/answer.h"

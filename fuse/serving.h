@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Serving: runs a verb for a request, on the thread that brought it if that does not have to wait, on the
-// pool if it would, later if there is no credit, and replies once.
+// Serving: runs a verb for a request, on the thread that brought it if that does not have to wait,
+// on the pool if it would, later if there is no credit, and replies once.
 //
-// Arguments are used in place as long as the request stays on its thread, and kept when it leaves it.
-// Invariant: a thread that serves a queue never waits, neither for a disk, nor an object's lock, nor credit.
+// Arguments are used in place as long as the request stays on its thread, and kept when it leaves
+// it. Invariant: a thread that serves a queue never waits, neither for a disk, nor an object's
+// lock, nor credit.
 #pragma once
 
 #include <memory>
@@ -27,8 +28,8 @@ Request decode_request(fuse_req_t request);
 // Whether what the request carries stays where it is until the reply (it does over io_uring).
 bool arguments_stay(fuse_req_t request);
 
-// For ThreadSanitizer, which does not see that the kernel passes a request's memory on from the thread that
-// replied to the thread that serves the next one. Nothing in other builds.
+// For ThreadSanitizer, which does not see that the kernel passes a request's memory on from the
+// thread that replied to the thread that serves the next one. Nothing in other builds.
 void request_came(fuse_req_t request);
 void request_goes(fuse_req_t request);
 
@@ -89,7 +90,8 @@ Ending attempt(fuse_req_t request, Turn::Waiting waiting, Args... args) {
 template <auto Verb, typename... Args>
 class Deferred : public std::enable_shared_from_this<Deferred<Verb, Args...>> {
    public:
-    Deferred(fuse_req_t request, Args... args) : request_(request), args_(Kept<Args>{request, args}...) {}
+    Deferred(fuse_req_t request, Args... args)
+        : request_(request), args_(Kept<Args>{request, args}...) {}
 
     void post() {
         service_of(request_).volume.pool.post([self = this->shared_from_this()] { self->run(); },

@@ -53,9 +53,7 @@ fuse_session* make_session(Service& service, bool over_uring) {
 
 struct Overlay::Parts {
     Parts(const OverlayOptions& its_options, Journal& journal)
-        : options(its_options),
-          volume(journal, Descriptors::fitting_limits()),
-          service(volume) {}
+        : options(its_options), volume(journal, Descriptors::fitting_limits()), service(volume) {}
     ~Parts();
 
     Status open_directories();
@@ -83,8 +81,7 @@ Status Overlay::Parts::open_directory(Directory& directory, std::uint32_t index)
     directory.device_minor = now.stx_dev_minor;
     directory.mount = now.stx_mnt_id;
     auto root = identify_object(volume, index, directory.backing_fd, now);
-    if (!root.ok())
-        return make_error(root.error().code, "identify {}", directory.path);
+    if (!root.ok()) return make_error(root.error().code, "identify {}", directory.path);
     directory.root = std::move(*root);
     return clear_orphans(directory);
 }
@@ -136,8 +133,9 @@ Status Overlay::Parts::tell_roots() {
 Status Overlay::Parts::mount() {
     const bool offered = kernel_offers_uring();
     if (options.transport == Transport::kIoUring && !offered)
-        return make_error(ENOTSUP, "use the io_uring transport (the kernel lacks it, or "
-                                   "/sys/module/fuse/parameters/enable_uring is N)");
+        return make_error(ENOTSUP,
+                          "use the io_uring transport (the kernel lacks it, or "
+                          "/sys/module/fuse/parameters/enable_uring is N)");
     const bool over_uring = options.transport != Transport::kDev && offered;
     fuse_set_log_func(log_libfuse);
     session = make_session(service, over_uring);

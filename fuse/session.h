@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Overlay: the volume's directories, served to the kernel as one FUSE file system. Its root has one entry per
-// directory, named "0", "1" and so on; `up` bind-mounts each over the directory it stands for. Whatever is
-// changed through it becomes a record of the journal.
+// Overlay: the volume's directories, served to the kernel as one FUSE file system. Its root has one
+// entry per directory, named "0", "1" and so on; `up` bind-mounts each over the directory it stands
+// for. Whatever is changed through it becomes a record of the journal.
 //
-// Threads: those that serve the kernel (libfuse's), a pool, the walker; all are the Overlay's own. The public
-// functions may be called from any thread but these. The journal must outlive it.
+// Threads: those that serve the kernel (libfuse's), a pool, the walker; all are the Overlay's own.
+// The public functions may be called from any thread but these. The journal must outlive it.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,9 @@
 namespace twinspool {
 
 struct OverlayDirectory {
-    std::string path;     // as programs see it
-    int backing_fd = -1;  // O_RDONLY | O_DIRECTORY, from before anything was mounted over it; borrowed
+    std::string path;  // as programs see it
+    int backing_fd =
+        -1;  // O_RDONLY | O_DIRECTORY, from before anything was mounted over it; borrowed
 };
 
 enum class Transport : std::uint8_t { kAuto, kIoUring, kDev };
@@ -37,7 +38,8 @@ struct OverlayOptions {
 
 class Overlay {
    public:
-    // Logs what a killed predecessor had begun, mounts, serves, and begins the walk that the start needs.
+    // Logs what a killed predecessor had begun, mounts, serves, and begins the walk that the start
+    // needs.
     static Result<std::unique_ptr<Overlay>> start(const OverlayOptions& options, Journal& journal);
     ~Overlay();
     Overlay(const Overlay&) = delete;
@@ -48,12 +50,12 @@ class Overlay {
     [[nodiscard]] WalkProgress walk() const;
     // Objects are not known to the standbys as they are; a reign must not be closed as clean then.
     [[nodiscard]] bool walking() const;
-    // All standbys start from nothing: everything is told again. Records from the returned Lsn on are enough
-    // for them.
+    // All standbys start from nothing: everything is told again. Records from the returned Lsn on
+    // are enough for them.
     Lsn begin_reseed(std::uint32_t generation);
 
-    // With every bind mount of it gone: unmounts, and ends when the last request has been answered. EBUSY:
-    // something is still open, and everything goes on.
+    // With every bind mount of it gone: unmounts, and ends when the last request has been answered.
+    // EBUSY: something is still open, and everything goes on.
     Status stop();
 
    private:

@@ -145,10 +145,8 @@ Ending tell_name(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const
     if (now.stx_ino != object.number) return Ending::busy();
     struct statx above {};
     if (const int error = stat_object(parent_fd, above)) return error;
-    turn.append(LinkOp{.object = object.id,
-                       .parent = parent.id,
-                       .name = entry,
-                       .parent_mtime = mtime_of(above)});
+    turn.append(LinkOp{
+        .object = object.id, .parent = parent.id, .name = entry, .parent_mtime = mtime_of(above)});
     volume.names.insert(object.id, {.parent = parent.id, .name = entry});
     return Ending::done();
 }
@@ -160,9 +158,8 @@ Ending tell_root(Volume& volume, Turn& turn, Inode& root, Telling telling) {
     const Ending credit = take_credit_for(volume, turn, *told, directory.path.size());
     if (!credit.is_done()) return credit;
     volume.touch(root);
-    turn.append(DirectoryOp{.object = root.id,
-                            .path = directory.path,
-                            .attributes = attributes_of(told->now)});
+    turn.append(DirectoryOp{
+        .object = root.id, .path = directory.path, .attributes = attributes_of(told->now)});
     log_xattrs(turn, root, *told);
     return note_told(volume, directory.backing_fd, root, telling);
 }

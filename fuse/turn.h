@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Turn and Ending: what a verb is given for one attempt at a request, and how the attempt ended. A
-// verb that would have to wait, or lacks credit, ends the attempt with nothing done, and is called again
-// where waiting is allowed, or when there is credit.
+// verb that would have to wait, or lacks credit, ends the attempt with nothing done, and is called
+// again where waiting is allowed, or when there is credit.
 #pragma once
 
 #include <cstddef>
@@ -70,7 +70,7 @@ class [[nodiscard]] Ending {
     static constexpr int kCreditCode = -2;
     constexpr Ending(int error) : code_(error) {}  // NOLINT: an errno is an ending
     static constexpr Ending done() { return Ending{0}; }
-    static constexpr Ending busy() { return Ending{kBusyCode}; }      // a lock is taken
+    static constexpr Ending busy() { return Ending{kBusyCode}; }  // a lock is taken
     static constexpr Ending no_credit() { return Ending{kCreditCode}; }
 
     [[nodiscard]] constexpr bool is_done() const { return code_ == 0; }

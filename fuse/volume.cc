@@ -38,9 +38,7 @@ void TouchedObjects::clear() {
 }
 
 Volume::Volume(Journal& its_journal, Descriptors::Limits limits)
-    : journal(its_journal),
-      descriptors(limits),
-      inodes([this](Inode& inode) { drop(inode); }) {}
+    : journal(its_journal), descriptors(limits), inodes([this](Inode& inode) { drop(inode); }) {}
 
 void Volume::drop(Inode& inode) {
     Fd last = descriptors.take(inode);
@@ -72,10 +70,8 @@ bool Volume::is_ours(const Identity& identity) const {
 }
 
 Attributes attributes_of(const struct statx& from) {
-    return {.mode = from.stx_mode,
-            .uid = from.stx_uid,
-            .gid = from.stx_gid,
-            .mtime = mtime_of(from)};
+    return {
+        .mode = from.stx_mode, .uid = from.stx_uid, .gid = from.stx_gid, .mtime = mtime_of(from)};
 }
 
 FileTime mtime_of(const struct statx& from) {

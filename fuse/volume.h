@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Volume: what all parts of the overlay share. The directories and their backing trees, the tables of
-// objects, the gate, the pool, and where the walk and the seed are.
+// Volume: what all parts of the overlay share. The directories and their backing trees, the tables
+// of objects, the gate, the pool, and where the walk and the seed are.
 //
-// Owned by the Overlay; made before the first thread that uses it, gone after the last. The members are
-// the parts themselves; each says what it guards. Order of locks: fuse/README.md.
+// Owned by the Overlay; made before the first thread that uses it, gone after the last. The members
+// are the parts themselves; each says what it guards. Order of locks: fuse/README.md.
 #pragma once
 
 #include <sys/stat.h>

@@ -24,8 +24,6 @@ bool is_dots(const char* name) {
     return std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0;
 }
 
-
-
 }  // namespace
 
 Walker::Walker(Volume& volume, std::uint32_t standby_count)
@@ -69,20 +67,19 @@ void Walker::repeat() {
 
 WalkProgress Walker::progress() const {
     const std::lock_guard lock{mutex_};
-    return {.running = running_,
-            .complete = complete_,
-            .seeding = running_ && round_ == Round::kSeed,
-            .objects_done = counters_.objects_done,
-            .objects_total = std::max(counters_.objects_total.load(), counters_.objects_done.load()),
-            .bytes_done = counters_.bytes_done,
-            .bytes_total = std::max(counters_.bytes_total.load(), counters_.bytes_done.load()),
-            .found_changed = volume_.found_changed,
-            .failed = counters_.failed};
+    return {
+        .running = running_,
+        .complete = complete_,
+        .seeding = running_ && round_ == Round::kSeed,
+        .objects_done = counters_.objects_done,
+        .objects_total = std::max(counters_.objects_total.load(), counters_.objects_done.load()),
+        .bytes_done = counters_.bytes_done,
+        .bytes_total = std::max(counters_.bytes_total.load(), counters_.bytes_done.load()),
+        .found_changed = volume_.found_changed,
+        .failed = counters_.failed};
 }
 
-bool Walker::interrupted() const {
-    return stopping_ || restart_ || volume_.journal.failure() != 0;
-}
+bool Walker::interrupted() const { return stopping_ || restart_ || volume_.journal.failure() != 0; }
 
 void Walker::run() {
     name_thread("walker");

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Walker: visits every object of the directories in the background and logs what the standbys do not have:
-// for a new seed everything, after a start what was changed while nothing was mounted. Service goes on.
+// Walker: visits every object of the directories in the background and logs what the standbys do
+// not have: for a new seed everything, after a start what was changed while nothing was mounted.
+// Service goes on.
 //
-// Each object: told if it is not (fuse/finder), its content logged in chunks under its lock, then marked
-// complete in its identity, so that a walk that is cut short goes on where it was. Of a directory that was
-// changed underneath the names are stated at the end, when all additions have been logged, so that nothing
-// that was only moved is removed on the standby. Then the directories' mtimes, then "seeded".
+// Each object: told if it is not (fuse/finder), its content logged in chunks under its lock, then
+// marked complete in its identity, so that a walk that is cut short goes on where it was. Of a
+// directory that was changed underneath the names are stated at the end, when all additions have
+// been logged, so that nothing that was only moved is removed on the standby. Then the directories'
+// mtimes, then "seeded".
 //
-// Invariant: when a round ends, every object that has a name is told and complete, whatever was renamed
-// meanwhile: changes that move what is not complete, or a directory, say so by revisit().
-// Threads: one of its own, at low priority; the public part any. Lock: `mutex_`, protects the queue and the
-// wishes; a leaf. It takes objects' locks for a chunk at a time.
+// Invariant: when a round ends, every object that has a name is told and complete, whatever was
+// renamed meanwhile: changes that move what is not complete, or a directory, say so by revisit().
+// Threads: one of its own, at low priority; the public part any. Lock: `mutex_`, protects the queue
+// and the wishes; a leaf. It takes objects' locks for a chunk at a time.
 #pragma once
 
 #include <array>
@@ -98,18 +100,18 @@ class Walker final : public WalkQueue {
 
     mutable std::mutex mutex_;
     std::condition_variable wake_;
-    std::vector<Visit> queue_;      // a stack, so that a whole directory's is not kept for long
-    bool wanted_ = false;           // a round is to begin
+    std::vector<Visit> queue_;  // a stack, so that a whole directory's is not kept for long
+    bool wanted_ = false;       // a round is to begin
     Round round_ = Round::kChanges;
     bool in_round_ = false;
     bool complete_ = false;
     bool running_ = false;
 
     // --- the thread's own
-    std::vector<Visit> changed_;    // directories whose names are to be stated
-    std::vector<Visit> touched_;    // directories whose mtime is to be logged
+    std::vector<Visit> changed_;  // directories whose names are to be stated
+    std::vector<Visit> touched_;  // directories whose mtime is to be logged
     std::size_t unsynced_bytes_ = 0;
-    std::deque<Lsn> sent_;          // a position for each kThrottleStep appended
+    std::deque<Lsn> sent_;  // a position for each kThrottleStep appended
 
     std::atomic<bool> stopping_{false};
     std::atomic<bool> restart_{false};

@@ -30,8 +30,9 @@ Result<Piece> next_piece(int fd, std::uint64_t from, std::uint64_t file_size) {
     const std::uint64_t end = std::min(static_cast<std::uint64_t>(stop), file_size);
     const auto begin = static_cast<std::uint64_t>(start);
     if (begin >= end) return Piece{.offset = file_size, .size = 0};
-    return Piece{.offset = begin,
-                 .size = static_cast<std::size_t>(std::min<std::uint64_t>(end - begin, kMaxDataBytes))};
+    return Piece{
+        .offset = begin,
+        .size = static_cast<std::size_t>(std::min<std::uint64_t>(end - begin, kMaxDataBytes))};
 }
 
 std::vector<std::byte>& chunk_buffer() {
@@ -47,7 +48,8 @@ void append_name(std::vector<std::byte>& names, const std::string& name) {
     names.insert(names.end(), text, text + name.size());
 }
 
-Result<std::vector<std::string>> sorted_names(const Volume& volume, const Inode& directory, int fd) {
+Result<std::vector<std::string>> sorted_names(const Volume& volume, const Inode& directory,
+                                              int fd) {
     Fd own{::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (!own.valid()) return plain(errno);
     DirectoryStream stream{directory.id, std::move(own)};
@@ -89,10 +91,8 @@ Status Walker::log_name_again(Inode& parent, const char* name, Inode& object) {
     }
     struct statx above {};
     if (const int error = stat_object(lease.fd(), above)) return plain(error);
-    turn.append(LinkOp{.object = object.id,
-                       .parent = parent.id,
-                       .name = entry,
-                       .parent_mtime = mtime_of(above)});
+    turn.append(LinkOp{
+        .object = object.id, .parent = parent.id, .name = entry, .parent_mtime = mtime_of(above)});
     return {};
 }
 
@@ -143,8 +143,8 @@ Status Walker::ship_chunk(Inode& file, int fd, std::uint64_t& offset, bool& at_e
         TS_ASSIGN(const Piece piece, next_piece(fd, offset, now.stx_size));
         std::vector<std::byte>& buffer = chunk_buffer();
         if (piece.size > 0) {
-            const ssize_t got = ::pread(fd, buffer.data(), piece.size,
-                                        static_cast<off_t>(piece.offset));
+            const ssize_t got =
+                ::pread(fd, buffer.data(), piece.size, static_cast<off_t>(piece.offset));
             if (got < 0) return plain(errno);
             size = static_cast<std::size_t>(got);
             turn.append(WriteOp{.object = file.id,

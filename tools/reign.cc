@@ -167,8 +167,8 @@ Lsn Reign::seed_again() {
     return from;
 }
 
-// The overlay is ending and tells nothing any more. The standby has lost what it had, so the next reign
-// must seed it: it learns that from a frame of the new generation.
+// The overlay is ending and tells nothing any more. The standby has lost what it had, so the next
+// reign must seed it: it learns that from a frame of the new generation.
 Lsn Reign::owe_seed() {
     journal_->begin_generation(++generation_);
     const Lsn from = journal_->appended() + 1;

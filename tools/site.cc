@@ -159,8 +159,9 @@ Verdict Site::uncover_lost() {
 }
 
 Verdict Site::bind(Place& place) {
-    TS_TRY(make_private_directory(place.backing));
+    // Once bound, the path is the user's directory, whose owner and mode are not ours to judge.
     if (place.bound) return check_binding(place);
+    TS_TRY(make_private_directory(place.backing));
     TS_TRY(bind_private(place.directory, place.backing));
     place.bound = place.bound_now = true;
     return {};

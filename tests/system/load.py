@@ -17,7 +17,8 @@ class Load:
         self.volume, self.seed = volume, seed
         self.homes = []
         for number in range(writers):
-            overlay, model_of_it = volume.dir / f"writer{number}", plain / f"writer{number}"
+            name = f"{plain.name}.writer{number}"
+            overlay, model_of_it = volume.dir / name, plain / name
             for home in (overlay, model_of_it):
                 home.mkdir(exist_ok=True)
                 home.chmod(0o777)

@@ -108,6 +108,10 @@ class Volume:
         return self.root / "lib" / self.name
 
     @property
+    def log_file(self):
+        return self.state_dir / "twinspool.log"
+
+    @property
     def config_file(self):
         return self.root / "etc" / f"{self.name}.toml"
 

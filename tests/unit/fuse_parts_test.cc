@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// The small parts: gate, pool, known names, descriptors, table of objects, streams of entries.
+#include <linux/fs.h>
+
+#include <atomic>
+#include <set>
+#include <thread>
+
+#include "fuse/listing.h"
+#include "tests/unit/fuse_support.h"
+
+namespace twinspool::test {
+namespace {
+
+TEST(Gate, WhoClosesItIsAlone) {
+    Gate gate;
+    std::atomic<int> inside{0};
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i)
+        threads.emplace_back([&] {
+            while (!stop) {
+                const GatePass pass{gate};
+                ++inside;
+                --inside;
+            }
+        });
+    for (int i = 0; i < 200; ++i) {
+        gate.close();
+        EXPECT_EQ(inside.load(), 0);
+        gate.open();
+    }
+    stop = true;
+    for (std::thread& thread : threads) thread.join();
+}
+
+TEST(Pool, RunsWhatIsQueuedBeforeItStops) {
+    Pool pool;
+    pool.start(2);
+    std::atomic<int> done{0};
+    for (int i = 0; i < 100; ++i) pool.post([&] { ++done; });
+    pool.stop();
+    EXPECT_EQ(done.load(), 100);
+    pool.post([&] { ++done; });  // nobody left: at once
+    EXPECT_EQ(done.load(), 101);
+}
+
+TEST(KnownNames, AnotherNameIsOneThatIsNotThis) {
+    KnownNames names;
+    const ObjectId object{7};
+    const KnownNames::Name a{.parent = ObjectId{1}, .name = "a"};
+    const KnownNames::Name b{.parent = ObjectId{1}, .name = "b"};
+    names.insert(object, a);
+    EXPECT_TRUE(names.contains(object, a));
+    EXPECT_FALSE(names.contains_other(object, a));
+    names.insert(object, b);
+    EXPECT_TRUE(names.contains_other(object, a));
+    names.erase(object, b);
+    EXPECT_FALSE(names.contains_other(object, a));
+}
+
+class FuseParts : public FuseTest {};
+
+TEST_F(FuseParts, AnObjectIsInTheTableAsLongAsTheKernelKnowsIt) {
+    const ObjectId file = create("file");
+    EXPECT_TRUE(volume->inodes.find(file));
+    volume->inodes.forget(file, 1);
+    EXPECT_FALSE(volume->inodes.find(file));
+}
+
+TEST_F(FuseParts, AnUnlinkedObjectIsNotFoundByItsBackingNumber) {
+    const ObjectId file = create("file");
+    const std::uint64_t number = volume->inodes.find(file)->number;
+    EXPECT_TRUE(volume->inodes.find(0, number));
+    ASSERT_TRUE(unlink("file").ok());
+    EXPECT_FALSE(volume->inodes.find(0, number));
+    EXPECT_TRUE(volume->inodes.find(file));
+}
+
+TEST_F(FuseParts, DescriptorsStayBelowTheirLimit) {
+    restart({.limits = {.cached = 64, .pinned = 8}});
+    std::vector<ObjectId> files;
+    for (int i = 0; i < 500; ++i) files.push_back(create("file" + std::to_string(i)));
+    EXPECT_LE(volume->descriptors.cached(), 64U);
+    for (const ObjectId file : files) EXPECT_TRUE(write(file, "x").ok());
+    EXPECT_LE(volume->descriptors.cached(), 64U);
+}
+
+TEST_F(FuseParts, AnUnlinkedFileStaysUsableBeyondTheLimitOfPinnedOnes) {
+    restart({.limits = {.cached = 64, .pinned = 2}});
+    std::vector<ObjectId> files;
+    for (int i = 0; i < 10; ++i) {
+        const std::string name = "file" + std::to_string(i);
+        files.push_back(create(name));
+        ASSERT_TRUE(unlink(name).ok());
+    }
+    EXPECT_EQ(volume->descriptors.pinned(), 2U);
+    for (const ObjectId file : files) EXPECT_TRUE(write(file, "still here").ok());
+    EXPECT_EQ(::access(path(kOrphansName).c_str(), F_OK), 0);
+    const Answered hidden = call(look_up, root(), kOrphansName);
+    ASSERT_TRUE(hidden.ok());
+    EXPECT_TRUE(std::holds_alternative<Answer::NoEntry>(hidden.value().kind));
+    EXPECT_EQ(error_of(call(make_object, root(), kOrphansName, NewObject{.mode = S_IFREG})), EPERM);
+    for (const ObjectId file : files) volume->inodes.forget(file, 1);
+    EXPECT_TRUE(clear_orphans(volume->directories.front()).ok());
+    EXPECT_NE(::access(path(kOrphansName).c_str(), F_OK), 0);
+}
+
+// A kernel's buffer with room for a few entries only.
+class FewEntries final : public EntryWriter {
+   public:
+    explicit FewEntries(std::size_t room) : room_(room) {}
+    bool add(const ListedEntry& entry) override {
+        if (names.size() == room_) return false;
+        names.emplace_back(entry.name);
+        next = entry.next;
+        return true;
+    }
+    bool add_plus(const ListedEntry& entry, const struct statx&, Inode*) override {
+        return add(entry);
+    }
+    [[nodiscard]] std::size_t size() const override { return names.size(); }
+    std::vector<std::string> names;
+    std::int64_t next = 0;
+
+   private:
+    std::size_t room_;
+};
+
+TEST_F(FuseParts, AListingThatIsTakenUpAgainGivesEachEntryOnceWhileOthersComeAndGo) {
+    for (int i = 0; i < 300; ++i) create("stays" + std::to_string(i));
+    Listings listings{*volume};
+    std::multiset<std::string> seen_names;
+    std::int64_t place = 0;
+    for (int round = 0;; ++round) {
+        FewEntries some{7};
+        Turn turn{*journal, Turn::Waiting::kAllowed};
+        ASSERT_TRUE(listings.list(turn, {}, root(), place, Listings::Style::kNames, some).ok());
+        if (some.names.empty()) break;
+        for (const std::string& name : some.names) seen_names.insert(name);
+        place = some.next;
+        const std::string other = "other" + std::to_string(round);
+        create(other);
+        if (round % 2 == 0) {
+            ASSERT_TRUE(unlink(other).ok());
+        }
+    }
+    for (int i = 0; i < 300; ++i) EXPECT_EQ(seen_names.count("stays" + std::to_string(i)), 1U);
+}
+
+}  // namespace
+}  // namespace twinspool::test
