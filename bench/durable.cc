@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Durable work as mail servers and databases do it, on two directories in turn: `raw` and `overlay`.
+// Durable work as mail servers and databases do it, on two directories in turn: `raw` and
+// `overlay`.
 //
 //   delivery: create in tmp, write 2 KiB, fsync, rename to new; a Maildir for each deliverer
 //   log:      8 KiB pwrite + fdatasync on a preallocated file; a file for each writer
 //
 // bench_durable RAW_DIRECTORY OVERLAY_DIRECTORY [Google Benchmark's flags]
-// Each run of a benchmark works in folders that nobody has used before: creating files where many have
-// just been deleted is slow on some file systems, and would be measured instead.
+// Each run of a benchmark works in folders that nobody has used before: creating files where many
+// have just been deleted is slow on some file systems, and would be measured instead.
 #include <benchmark/benchmark.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -119,13 +120,15 @@ int main(int argc, char** argv) {
         const std::string place = places[overlay ? 1 : 0];
         const char* const name = overlay ? "overlay" : "raw";
         for (const int threads : {1, 4, 16})
-            benchmark::RegisterBenchmark(fmt::format("delivery/{}", name).c_str(),
-                                         [place](benchmark::State& state) { deliver(state, place); })
+            benchmark::RegisterBenchmark(
+                fmt::format("delivery/{}", name).c_str(),
+                [place](benchmark::State& state) { deliver(state, place); })
                 ->Threads(threads)
                 ->UseRealTime();
         for (const int threads : {1, 8})
-            benchmark::RegisterBenchmark(fmt::format("log/{}", name).c_str(),
-                                         [place](benchmark::State& state) { write_log(state, place); })
+            benchmark::RegisterBenchmark(
+                fmt::format("log/{}", name).c_str(),
+                [place](benchmark::State& state) { write_log(state, place); })
                 ->Threads(threads)
                 ->UseRealTime();
     }

@@ -88,12 +88,13 @@ class Reconciliation {
         TS_ASSIGN(const FileHandle handle, handle_of(fd));
         TS_ASSIGN(const auto known, read_identity(fd, handle));
         if (known && volume_.is_ours(*known)) return *known;
+        // Nobody was told of it: the walker's.
+        if (noted.object == kNoObject) return Identity{};
         // A new one that the process made and could not mark any more.
-        Identity fresh{
-            .object = noted.object == kNoObject ? volume_.journal.new_object_id() : noted.object,
-            .generation = volume_.generation,
-            .complete = true,
-            .handle = handle};
+        Identity fresh{.object = noted.object,
+                       .generation = volume_.generation,
+                       .complete = true,
+                       .handle = handle};
         TS_TRY(write_identity(fd, fresh));
         return fresh;
     }
@@ -204,6 +205,9 @@ class Reconciliation {
                   std::uint64_t length) {
         auto fd = open(noted, O_PATH | O_NOFOLLOW);
         if (!fd.ok()) return tolerable(fd.error()) ? Status{} : Status{fd.error()};
+        TS_ASSIGN(const auto known, read_identity(fd->get(), noted.handle));
+        if (!known || known->object != noted.object || known->generation != volume_.generation)
+            return {};  // not told of: the walker's
         struct statx now {};
         if (const int error = stat_object(fd->get(), now)) return plain(error);
         if (has_range && S_ISREG(now.stx_mode)) {

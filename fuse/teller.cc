@@ -174,7 +174,8 @@ Ending ensure_directory_told(Volume& volume, Turn& turn, Inode& directory) {
         ObjectLocks locks;
         if (!locks.lock({&directory}, turn)) return Ending::busy();
         if (volume.told(directory)) return Ending::done();
-        return tell_root(volume, turn, directory, Telling::kFirst);
+        return tell_root(volume, turn, directory,
+                         directory.suspect ? Telling::kAgain : Telling::kFirst);
     }
     const Fd above{::openat(lease->fd(), "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (!above.valid()) return errno;

@@ -45,9 +45,8 @@ Result<Bytes> Cursor::Parts::at_least(std::size_t bytes) {
     const std::size_t start = std::size_t{buffer_block} * kBlockBytes;
     if (buffered == 0 || here < start || here + bytes > start + buffered) {
         const std::size_t left = static_cast<std::size_t>(segment.header.bytes) - here;
-        const std::size_t wanted =
-            std::min(std::min(std::max(blocks_for(bytes) * kBlockBytes, kReadBytes), left),
-                     buffer.size());
+        const std::size_t wanted = std::min(
+            std::min(std::max(blocks_for(bytes) * kBlockBytes, kReadBytes), left), buffer.size());
         const ssize_t size =
             ::pread(segment.fd.get(), buffer.data(), wanted, static_cast<off_t>(here));
         if (size < 0) return last_error("read segment {} at offset {}", segment.path, here);
@@ -58,8 +57,8 @@ Result<Bytes> Cursor::Parts::at_least(std::size_t bytes) {
     return Bytes{buffer.data() + skip, buffered - skip};
 }
 
-// Reads the frame at the current block, first what is buffered, then afresh: what was read ahead may
-// have been written since.
+// Reads the frame at the current block, first what is buffered, then afresh: what was read ahead
+// may have been written since.
 Result<FrameHeader> Cursor::Parts::whole_frame(Bytes& bytes) {
     for (int attempt = 0;; ++attempt) {
         TS_ASSIGN(bytes, at_least(kBlockBytes));
@@ -108,7 +107,8 @@ Result<Cursor> Cursor::open(const std::string& directory, std::uint64_t volume, 
         found = parts->segment.header.first_lsn <= from.value;
     }
     if (!found)
-        return make_error(ENOENT, "read record {} from {}: it is in no segment", from.value, directory);
+        return make_error(ENOENT, "read record {} from {}: it is in no segment", from.value,
+                          directory);
     parts->next = Lsn{parts->segment.header.first_lsn};
     parts->previous = parts->segment.header.previous;
     Cursor cursor{std::move(parts)};
@@ -120,7 +120,8 @@ Result<Cursor> Cursor::open(const std::string& directory, std::uint64_t volume, 
         if (!header.ok()) break;  // `from` is the next to be written
         const Lsn last{header->first_lsn + header->record_count - 1};
         if (last >= from) break;
-        at.block += static_cast<std::uint32_t>(blocks_for(sizeof(FrameHeader) + header->stored_bytes));
+        at.block +=
+            static_cast<std::uint32_t>(blocks_for(sizeof(FrameHeader) + header->stored_bytes));
         at.next = last + 1;
         at.previous = header->checksum;
         if (at.block >= at.segment.blocks()) break;

@@ -50,8 +50,8 @@ class Cursor {
     // nothing otherwise. ENOENT: the segment has been recycled under us. EBADMSG: damage, with file
     // and offset.
     Result<std::optional<Frame>> next(Lsn limit);
-    [[nodiscard]] Lsn position() const;  // the first Lsn that next() would give
-    [[nodiscard]] Chain previous() const;  // chain before it
+    [[nodiscard]] Lsn position() const;           // the first Lsn that next() would give
+    [[nodiscard]] Chain previous() const;         // chain before it
     [[nodiscard]] SegmentNumber segment() const;  // the one it stands in now
 
    private:

@@ -85,7 +85,9 @@ void Filling::close_newest() {
         }
 }
 
-bool Filling::has_closed() const { return oldest_.load() < newest_.load(std::memory_order_acquire); }
+bool Filling::has_closed() const {
+    return oldest_.load() < newest_.load(std::memory_order_acquire);
+}
 
 bool Filling::has_open_records() const {
     return count_of(slot(newest_.load(std::memory_order_acquire)).state.load()) > 0;
@@ -96,7 +98,8 @@ Filling::Closed Filling::oldest_closed() {
     Slot& at = slot(serial);
     const std::uint64_t state = at.state.load(std::memory_order_acquire);
     TS_ASSERT((state & kClosedBit) != 0);
-    while (at.completed.load(std::memory_order_acquire) < count_of(state)) std::this_thread::yield();
+    while (at.completed.load(std::memory_order_acquire) < count_of(state))
+        std::this_thread::yield();
     return {.first = Lsn{at.first_lsn},
             .count = count_of(state),
             .payload = {tail_.filling[serial % kFillingSlots].payload, bytes_of(state)}};

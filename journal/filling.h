@@ -2,9 +2,9 @@
 // Filling: the frames that records are being appended to, in the tail's memory.
 //
 // Appending is one compare-and-swap that reserves an Lsn and the bytes, a copy, and two stores: no
-// lock, no allocation. `state` of a slot packs closed:1 | serial:15 | count:16 | bytes:32. Who finds the slot too
-// full closes it and opens the next; the writer closes the newest when it wants to seal it. Slots are
-// taken and freed by the writer in order.
+// lock, no allocation. `state` of a slot packs closed:1 | serial:15 | count:16 | bytes:32. Who
+// finds the slot too full closes it and opens the next; the writer closes the newest when it wants
+// to seal it. Slots are taken and freed by the writer in order.
 //
 // Invariant: credit bounds what may be reserved, so that a free slot is always there: two slots
 // closed for fullness one after the other hold more than one slot's bytes together, hence at most
@@ -14,10 +14,10 @@
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <functional>
-#include <condition_variable>
 #include <mutex>
 #include <span>
 
@@ -80,7 +80,9 @@ class Filling {
     };
     static constexpr std::uint64_t kClosedBit = std::uint64_t{1} << 63;
     static constexpr std::uint64_t kSerialMask = std::uint64_t{0x7fff} << 48;
-    static constexpr std::uint64_t opened(std::uint64_t serial) { return (serial << 48) & kSerialMask; }
+    static constexpr std::uint64_t opened(std::uint64_t serial) {
+        return (serial << 48) & kSerialMask;
+    }
     static std::uint32_t count_of(std::uint64_t state) {
         return static_cast<std::uint32_t>(state >> 32) & 0xffff;
     }

@@ -9,9 +9,9 @@
 namespace twinspool {
 
 inline constexpr std::uint16_t kFormatVersion = 1;
-inline constexpr std::size_t kBlockBytes = 4096;         // unit of O_DIRECT writes and of offsets
-inline constexpr std::uint32_t kSegmentMagic = 0x47455354;  // "TSEG"
-inline constexpr std::uint32_t kFrameMagic = 0x4D524654;    // "TFRM"
+inline constexpr std::size_t kBlockBytes = 4096;  // unit of O_DIRECT writes and of offsets
+inline constexpr std::uint32_t kSegmentMagic = 0x47455354;              // "TSEG"
+inline constexpr std::uint32_t kFrameMagic = 0x4D524654;                // "TFRM"
 inline constexpr std::size_t kMaxDataBytes = std::size_t{1} << 20;      // of one WriteOp
 inline constexpr std::size_t kMaxFramePayload = kMaxDataBytes + 65536;  // raw, all records
 

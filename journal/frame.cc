@@ -125,10 +125,9 @@ Result<Frame> decode_frame(Bytes stored) {
         return frame;
     }
     frame.payload.resize(frame.header.raw_bytes);
-    const int size = LZ4_decompress_safe(reinterpret_cast<const char*>(body.data()),
-                                         reinterpret_cast<char*>(frame.payload.data()),
-                                         static_cast<int>(body.size()),
-                                         static_cast<int>(frame.payload.size()));
+    const int size = LZ4_decompress_safe(
+        reinterpret_cast<const char*>(body.data()), reinterpret_cast<char*>(frame.payload.data()),
+        static_cast<int>(body.size()), static_cast<int>(frame.payload.size()));
     if (size < 0 || static_cast<std::uint32_t>(size) != frame.header.raw_bytes)
         return make_error(EBADMSG, "read a frame: its LZ4 block is damaged");
     return frame;

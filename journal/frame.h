@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Frame: records encoded for the segment and the wire, and decoded again. A frame is valid if and
 // only if (1) magic and version are ours, (2) the volume is ours, (3) it names the place where it
-// stands, (4) its sizes are within bounds, (5) its checksum is right, (6) its first Lsn and `previous`
-// continue the frame before. (1)-(5) are checked here, (6) by who reads in order. Pure functions.
+// stands, (4) its sizes are within bounds, (5) its checksum is right, (6) its first Lsn and
+// `previous` continue the frame before. (1)-(5) are checked here, (6) by who reads in order. Pure
+// functions.
 #pragma once
 
 #include <span>

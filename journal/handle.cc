@@ -59,16 +59,15 @@ Result<Fd> open_handle(int mount_fd, const FileHandle& handle, int flags) {
 
 Result<std::optional<Identity>> read_identity(int fd, const FileHandle& own) {
     IdentityValue value;
-    const ssize_t size =
-        ::getxattr(ProcPath{fd}.c_str(), kIdentityXattr, &value, sizeof value);
+    const ssize_t size = ::getxattr(ProcPath{fd}.c_str(), kIdentityXattr, &value, sizeof value);
     if (size < 0) {
         if (errno == ENODATA || errno == ERANGE) return std::optional<Identity>{};
         return last_error("read the xattr {}", kIdentityXattr);
     }
     const auto handle_size = static_cast<std::size_t>(size) - kIdentityFixedBytes;
-    if (static_cast<std::size_t>(size) <= kIdentityFixedBytes || value.version != kIdentityVersion ||
-        value.object == 0 || handle_size != own.size || value.handle_type != own.type ||
-        std::memcmp(value.handle, own.bytes.data(), own.size) != 0)
+    if (static_cast<std::size_t>(size) <= kIdentityFixedBytes ||
+        value.version != kIdentityVersion || value.object == 0 || handle_size != own.size ||
+        value.handle_type != own.type || std::memcmp(value.handle, own.bytes.data(), own.size) != 0)
         return std::optional<Identity>{};
     return std::optional<Identity>{Identity{.object = ObjectId{value.object},
                                             .generation = value.generation,

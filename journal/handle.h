@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // FileHandle and Identity: how an object is found again without its name, and the xattr
-// `trusted.twinspool.id` that ties an ObjectId to the one inode it was given to. A copy that carries
-// the xattr (cp -a, rsync -X) has another handle, so its value does not count.
-// Free functions over descriptors; any thread. Needs CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH.
+// `trusted.twinspool.id` that ties an ObjectId to the one inode it was given to. A copy that
+// carries the xattr (cp -a, rsync -X) has another handle, so its value does not count. Free
+// functions over descriptors; any thread. Needs CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH.
 #pragma once
 
 #include <array>

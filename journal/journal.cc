@@ -74,8 +74,8 @@ struct Journal::Parts {
     std::atomic<std::uint64_t> next_object{1};
 };
 
-// What the kernel stamped before the last frame may carry a slightly later file time than the frame:
-// no tick is longer than this.
+// What the kernel stamped before the last frame may carry a slightly later file time than the
+// frame: no tick is longer than this.
 constexpr std::int64_t kClockSlack_ns = 20'000'000;
 
 Status Journal::Parts::recover() {

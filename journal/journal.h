@@ -25,10 +25,10 @@
 namespace twinspool {
 
 struct JournalOptions {
-    std::string directory;       // of the segments
-    std::string tail_path;       // on tmpfs
-    std::uint64_t volume = 0;    // random id of the volume
-    std::uint8_t node = 1;       // for object ids
+    std::string directory;     // of the segments
+    std::string tail_path;     // on tmpfs
+    std::uint64_t volume = 0;  // random id of the volume
+    std::uint8_t node = 1;     // for object ids
     std::uint64_t segment_bytes = std::uint64_t{64} << 20;
     std::uint64_t limit_bytes = std::uint64_t{8} << 30;
     Nanoseconds linger{2'000'000};
@@ -38,12 +38,12 @@ struct JournalOptions {
 
 // What a new start found: where the reign before ended.
 struct Predecessor {
-    Lsn end;                    // last record of the journal
-    bool clean = false;         // it ended with ClosedOp
-    WallTime unchanged_before{};  // objects with a ctime >= this may have changed without a record
-    std::uint32_t generation = 0;   // of the seed in progress, or of the last one; 0: none yet
-    std::uint32_t seeded = 0;       // newest generation whose seed is complete; 0: none
-    std::vector<Note> notes;    // operations in flight when it was killed (same boot only)
+    Lsn end;                       // last record of the journal
+    bool clean = false;            // it ended with ClosedOp
+    WallTime unchanged_before{};   // objects with a ctime >= this may have changed without a record
+    std::uint32_t generation = 0;  // of the seed in progress, or of the last one; 0: none yet
+    std::uint32_t seeded = 0;      // newest generation whose seed is complete; 0: none
+    std::vector<Note> notes;       // operations in flight when it was killed (same boot only)
 };
 
 // A frame as it went to the segment: shared by the local write and the links, never changed.
@@ -72,7 +72,8 @@ struct JournalCounters {
 
 class Journal {
    public:
-    // Recovers what is there (or makes a new journal), begins an epoch. The writer runs from here on.
+    // Recovers what is there (or makes a new journal), begins an epoch. The writer runs from here
+    // on.
     static Result<std::unique_ptr<Journal>> open(const JournalOptions& options);
     ~Journal();
     Journal(const Journal&) = delete;
@@ -97,7 +98,8 @@ class Journal {
     }
 
     // A note slot for the calling thread, for as long as it lives (released at thread exit is not
-    // needed: threads that mutate live as long as the journal). ENOSPC asserts: kNoteSlots bounds it.
+    // needed: threads that mutate live as long as the journal). ENOSPC asserts: kNoteSlots bounds
+    // it.
     Note& note_for_this_thread();
 
     ObjectId new_object_id();
@@ -111,8 +113,8 @@ class Journal {
     // Non-zero once the local journal cannot be written any more (an errno): changes get EROFS.
     [[nodiscard]] int failure() const;
 
-    // --- seed generations: stamped into every frame, so that they survive the recycling of segments
-    // Durable when it returns: a standby may be told to start over.
+    // --- seed generations: stamped into every frame, so that they survive the recycling of
+    // segments Durable when it returns: a standby may be told to start over.
     void begin_generation(std::uint32_t generation);
     void generation_seeded(std::uint32_t generation);  // logs SeededOp
 

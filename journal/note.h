@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Note: what a worker is about to do, written before it acts into the tail (journal/tail.h), cleared
-// after the outcome is logged. After a kill the next start looks at everything that the notes of the
-// dead process name, and logs how it stands now. So a note need not say what was to be done, only
-// whom it touches: up to two entries, up to three objects, one range of one object's content.
-// One slot belongs to one thread at a time; nobody else reads it before the process is dead.
+// Note: what a worker is about to do, written before it acts into the tail (journal/tail.h),
+// cleared after the outcome is logged. After a kill the next start looks at everything that the
+// notes of the dead process name, and logs how it stands now. So a note need not say what was to be
+// done, only whom it touches: up to two entries, up to three objects, one range of one object's
+// content. One slot belongs to one thread at a time; nobody else reads it before the process is
+// dead.
 #pragma once
 
 #include <atomic>

@@ -194,11 +194,11 @@ using Op = std::variant<
 
 template <typename T>
 struct OpTraits;
-#define X(number, Type, spelled)                              \
-    template <>                                               \
-    struct OpTraits<Type> {                                   \
-        static constexpr OpCode code = OpCode::Type;          \
-        static constexpr std::string_view word = #spelled;    \
+#define X(number, Type, spelled)                           \
+    template <>                                            \
+    struct OpTraits<Type> {                                \
+        static constexpr OpCode code = OpCode::Type;       \
+        static constexpr std::string_view word = #spelled; \
     };
 #include "journal/ops.def"
 #undef X

@@ -32,8 +32,9 @@ class Decoder {
 
     // All fields were there, and nothing but zero padding is left.
     [[nodiscard]] bool complete() const {
-        return ok_ && rest_.size() < 8 &&
-               std::all_of(rest_.begin(), rest_.end(), [](std::byte b) { return b == std::byte{}; });
+        return ok_ && rest_.size() < 8 && std::all_of(rest_.begin(), rest_.end(), [](std::byte b) {
+                   return b == std::byte{};
+               });
     }
 
    private:
@@ -123,12 +124,14 @@ struct Printer {
 Result<Record> decode_record(Bytes bytes) {
     RecordHeader header;
     if (bytes.size() < sizeof header)
-        return make_error(EBADMSG, "decode a record: {} bytes are less than a header", bytes.size());
+        return make_error(EBADMSG, "decode a record: {} bytes are less than a header",
+                          bytes.size());
     std::memcpy(&header, bytes.data(), sizeof header);
     if (header.size < sizeof header || header.size % 8 != 0 || header.size > bytes.size())
         return make_error(EBADMSG, "decode record {}: size {} of {} bytes", header.lsn, header.size,
                           bytes.size());
-    Record record{.lsn = Lsn{header.lsn}, .op = std::monostate{}, .encoded = bytes.first(header.size)};
+    Record record{
+        .lsn = Lsn{header.lsn}, .op = std::monostate{}, .encoded = bytes.first(header.size)};
     if (!decode_op(header.code, record.encoded.subspan(sizeof header), record.op))
         return make_error(EBADMSG, "decode record {}: code {} with {} bytes is no operation",
                           header.lsn, header.code, header.size);

@@ -95,8 +95,8 @@ Status read_segment(const LoadedSegment& at, std::uint64_t volume, bool newest, 
         const Lsn expected = end.end.lsn + 1;
         if (!header.ok() || header->first_lsn != expected.value ||
             header->previous != raw(end.end.chain)) {
-            const Error why = header.ok() ? make_error(EBADMSG, "the chain is broken")
-                                          : header.error();
+            const Error why =
+                header.ok() ? make_error(EBADMSG, "the chain is broken") : header.error();
             if (header.ok() && header->first_lsn > expected.value) return damage(at, block, why);
             // Behind the last frame of a full segment stands what the file held before.
             if (newest && later_frame(at, volume, block, expected)) return damage(at, block, why);
@@ -155,7 +155,7 @@ Status DirectAppender::open_place(std::size_t blocks) {
 
 Status DirectAppender::write(std::span<std::byte> padded, std::size_t size) {
     const auto offset = static_cast<off_t>(std::uint64_t{end_.next.block} * kBlockBytes);
-    const struct iovec vector {padded.data(), padded.size()};
+    const struct iovec vector { padded.data(), padded.size() };
     const ssize_t written = ::pwritev2(segment_->fd.get(), &vector, 1, offset, RWF_DSYNC);
     if (written != static_cast<ssize_t>(padded.size()))
         return written < 0 ? last_error("write segment {}", segment_->path)
@@ -174,7 +174,8 @@ Status DirectAppender::append_placed(Bytes frame) {
                           header.first_lsn, end_.end.lsn.value);
     TS_TRY(open_place(blocks));
     if (FramePlace{SegmentNumber{header.segment}, header.block} != end_.next)
-        return make_error(EBADMSG, "append the frame of record {}: its place is {:x}:{}, not {:x}:{}",
+        return make_error(EBADMSG,
+                          "append the frame of record {}: its place is {:x}:{}, not {:x}:{}",
                           header.first_lsn, header.segment, header.block, raw(end_.next.segment),
                           end_.next.block);
     const AlignedBuffer padded{frame.size()};
@@ -185,7 +186,8 @@ Status DirectAppender::append_placed(Bytes frame) {
 Status DirectAppender::append_records(const FrameContext& context, Lsn first, std::uint32_t count,
                                       Bytes payload) {
     const AlignedBuffer room{frame_room(payload.size())};
-    const std::size_t size = encode_frame(context, first, count, payload, {room.data(), room.size()});
+    const std::size_t size =
+        encode_frame(context, first, count, payload, {room.data(), room.size()});
     TS_TRY(open_place(blocks_for(size)));
     place_frame({room.data(), size}, end_.next);
     return write({room.data(), blocks_for(size) * kBlockBytes}, size);

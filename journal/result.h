@@ -75,15 +75,14 @@ using Status = Result<void>;
 
 }  // namespace twinspool
 
-#define TS_ASSERT(condition)                                                  \
-    (static_cast<bool>(condition) ? static_cast<void>(0)                      \
+#define TS_ASSERT(condition)                             \
+    (static_cast<bool>(condition) ? static_cast<void>(0) \
                                   : ::twinspool::assertion_failed(#condition, __FILE__, __LINE__))
 
 // Leaves the enclosing function with the error, if there is one.
-#define TS_TRY(expression)                                    \
-    do {                                                      \
-        if (auto ts_status_ = (expression); !ts_status_.ok()) \
-            return ts_status_.error();                        \
+#define TS_TRY(expression)                                                               \
+    do {                                                                                 \
+        if (auto ts_status_ = (expression); !ts_status_.ok()) return ts_status_.error(); \
     } while (false)
 
 #define TS_CONCAT_(a, b) a##b
@@ -93,4 +92,5 @@ using Status = Result<void>;
     if (!result.ok()) return result.error();   \
     target = std::move(result).value()
 // TS_ASSIGN(auto fd, open_something(...)): the value, or leaves with the error.
-#define TS_ASSIGN(target, expression) TS_ASSIGN_(TS_CONCAT(ts_result_, __LINE__), target, expression)
+#define TS_ASSIGN(target, expression) \
+    TS_ASSIGN_(TS_CONCAT(ts_result_, __LINE__), target, expression)

@@ -46,7 +46,8 @@ Result<std::vector<std::string>> names_in(const std::string& directory) {
 }  // namespace
 
 AlignedBuffer::AlignedBuffer(std::size_t bytes)
-    : data_(static_cast<std::byte*>(std::aligned_alloc(kBlockBytes, blocks_for(bytes) * kBlockBytes))),
+    : data_(static_cast<std::byte*>(
+          std::aligned_alloc(kBlockBytes, blocks_for(bytes) * kBlockBytes))),
       size_(blocks_for(bytes) * kBlockBytes) {
     TS_ASSERT(data_ != nullptr);
     std::memset(data_, 0, size_);
@@ -97,13 +98,14 @@ Result<Segment> open_segment(const std::string& path, std::uint64_t volume, int 
         return make_error(EBADMSG, "read segment {} at offset 0: version {} is not {}", path,
                           header.version, kFormatVersion);
     if (volume != 0 && header.volume != volume)
-        return make_error(EBADMSG, "read segment {} at offset 0: it is of volume {:016x}, not {:016x}",
-                          path, header.volume, volume);
+        return make_error(EBADMSG,
+                          "read segment {} at offset 0: it is of volume {:016x}, not {:016x}", path,
+                          header.volume, volume);
     struct stat st {};
     if (::fstat(segment.fd.get(), &st) != 0) return last_error("examine segment {}", path);
     if (static_cast<std::uint64_t>(st.st_size) < header.bytes)
-        return make_error(EBADMSG, "read segment {} at offset {}: cut off, {} bytes are missing", path,
-                          st.st_size, header.bytes - static_cast<std::uint64_t>(st.st_size));
+        return make_error(EBADMSG, "read segment {} at offset {}: cut off, {} bytes are missing",
+                          path, st.st_size, header.bytes - static_cast<std::uint64_t>(st.st_size));
     return segment;
 }
 
@@ -141,8 +143,7 @@ Result<std::string> SegmentFolder::make_spare(std::uint64_t serial) {
     const AlignedBuffer zeros{kZeroBytes};
     for (std::uint64_t at = 0; at < segment_bytes_;) {
         const std::size_t size = std::min<std::uint64_t>(kZeroBytes, segment_bytes_ - at);
-        const ssize_t written =
-            ::pwrite(fd.get(), zeros.data(), size, static_cast<off_t>(at));
+        const ssize_t written = ::pwrite(fd.get(), zeros.data(), size, static_cast<off_t>(at));
         if (written <= 0) {
             const Error error = written < 0 ? last_error("fill the segment {}", path)
                                             : make_error(ENOSPC, "fill the segment {}", path);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Segment: a preallocated file of frames; and the folder of them. A file is written with zeros once,
-// then only overwritten and, when no longer needed, given a new number: no block is ever allocated
-// while somebody waits for a commit. Files in use are `<16 hex digits>.seg`, spares `spare.<n>`.
+// Segment: a preallocated file of frames; and the folder of them. A file is written with zeros
+// once, then only overwritten and, when no longer needed, given a new number: no block is ever
+// allocated while somebody waits for a commit. Files in use are `<16 hex digits>.seg`, spares
+// `spare.<n>`.
 //
 // SegmentFolder is used by one thread (writer or receiver) and keeps one of its own that prepares
 // spares. retire() may be called by any thread.

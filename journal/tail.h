@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tail: the not-yet-durable end of the journal and the notes of what is being done, in a file that is
-// always on tmpfs, allocated and locked in memory. It outlives a killed process, not a reboot: the
-// boot id in it says which. One owner at a time (an exclusive flock).
+// Tail: the not-yet-durable end of the journal and the notes of what is being done, in a file that
+// is always on tmpfs, allocated and locked in memory. It outlives a killed process, not a reboot:
+// the boot id in it says which. One owner at a time (an exclusive flock).
 #pragma once
 
 #include <cstddef>
@@ -18,8 +18,9 @@
 namespace twinspool {
 
 inline constexpr std::uint32_t kNoteSlots = 256;
-inline constexpr std::uint32_t kFillingSlots = 24;  // frames being filled, or closed and not encoded
-inline constexpr std::uint32_t kSealedSlots = 8;    // frames encoded, until durable and sent
+inline constexpr std::uint32_t kFillingSlots =
+    24;                                           // frames being filled, or closed and not encoded
+inline constexpr std::uint32_t kSealedSlots = 8;  // frames encoded, until durable and sent
 inline constexpr std::uint32_t kMaxRecordsPerFrame = 8192;
 
 // A frame being filled: raw records, and where each complete one stands.
@@ -43,8 +44,8 @@ struct TailHeader {
     std::uint32_t in_use;  // 0 after a clean end
     std::uint64_t volume;
     char boot_id[40];
-    // How many of `inherited` are to be looked at: notes of a dead process, kept here until what they
-    // name has been logged, whoever dies meanwhile.
+    // How many of `inherited` are to be looked at: notes of a dead process, kept here until what
+    // they name has been logged, whoever dies meanwhile.
     std::atomic<std::uint32_t> inherited_count;
 };
 

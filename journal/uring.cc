@@ -66,8 +66,8 @@ void Uring::submit_write(std::uint32_t index) {
     const Write& write = writes_[index];
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_->ring);
     TS_ASSERT(sqe != nullptr);
-    io_uring_prep_write(sqe, write.fd, write.rest.data(),
-                        static_cast<unsigned>(write.rest.size()), write.offset);
+    io_uring_prep_write(sqe, write.fd, write.rest.data(), static_cast<unsigned>(write.rest.size()),
+                        write.offset);
     sqe->rw_flags = RWF_DSYNC;
     io_uring_sqe_set_data64(sqe, index);
     TS_ASSERT(io_uring_submit(&ring_->ring) >= 0);
@@ -82,7 +82,8 @@ std::optional<Uring::Completion> Uring::reap(std::uint64_t user, int result) {
     Write& write = writes_[index];
     if (result == -EINTR || result == -EAGAIN ||
         (result > 0 && static_cast<std::size_t>(result) < write.rest.size())) {
-        const auto done = static_cast<std::size_t>(result > 0 ? result : 0) / kBlockBytes * kBlockBytes;
+        const auto done =
+            static_cast<std::size_t>(result > 0 ? result : 0) / kBlockBytes * kBlockBytes;
         write.rest = write.rest.subspan(done);
         write.offset += done;
         submit_write(index);

@@ -121,7 +121,8 @@ void Writer::run() {
         }
         if (stopping_ && !in_flight_ && !filling_.has_open_records() && !filling_.has_closed())
             return;
-        // Who appends or waits after this store wakes us; who did so before is seen in should_seal().
+        // Who appends or waits after this store wakes us; who did so before is seen in
+        // should_seal().
         asleep_ = true;
         if (sealing || !should_seal()) {
             // When sealing, only a link that lets go of a slot can help, and that wakes us.

@@ -3,9 +3,9 @@
 // soon as no frame is in flight and somebody waits (or the slot is full, or `linger` has passed),
 // writes it to the segment and offers the same bytes to the links at the same time.
 //
-// Invariants: at most one frame is in flight, so frames become durable in order; a frame is whole in
-// the tail before it is submitted, and stays there until it is durable; the raw records are freed
-// only then. Threads: start/stop by the owner; push/attach/detach any; the rest is its own.
+// Invariants: at most one frame is in flight, so frames become durable in order; a frame is whole
+// in the tail before it is submitted, and stays there until it is durable; the raw records are
+// freed only then. Threads: start/stop by the owner; push/attach/detach any; the rest is its own.
 #pragma once
 
 #include <array>
@@ -32,7 +32,8 @@ class SegmentLedger {
    public:
     void add(SegmentNumber number, Lsn first);
     [[nodiscard]] Lsn oldest() const;
-    // Removes from the ledger, and returns, those that hold nothing from `keep_from` on. Never the newest.
+    // Removes from the ledger, and returns, those that hold nothing from `keep_from` on. Never the
+    // newest.
     std::vector<SegmentNumber> take_below(Lsn keep_from);
 
    private:

@@ -68,7 +68,8 @@ void Sender::catch_up(Lsn durable) {
         lock.unlock();
         count_it_or_not();
         if (journal_.take_credit(max_encoded_size(0)))
-            journal_.append(StandbyOp{.standby = options_.index, .waited_for = 1, .since = durable});
+            journal_.append(
+                StandbyOp{.standby = options_.index, .waited_for = 1, .since = durable});
         lock.lock();
         in_sync_from_ = journal_.commit().local();
     }
@@ -93,10 +94,10 @@ void Sender::watch() {
         changed_.wait_for(lock, kWatchEvery, [this] { return stopping_; });
         const auto now = Clock::now();
         if (unanswered_since_ && now - *unanswered_since_ >= options_.standby_timeout && process_) {
-            spdlog::warn("standby {}: no answer for {} ms", options_.target,
-                         std::chrono::duration_cast<std::chrono::milliseconds>(
-                             now - *unanswered_since_)
-                             .count());
+            spdlog::warn(
+                "standby {}: no answer for {} ms", options_.target,
+                std::chrono::duration_cast<std::chrono::milliseconds>(now - *unanswered_since_)
+                    .count());
             // It may be stopped, or hang on its disk: the link is given up, and it is killed.
             if (transport_) transport_->shutdown();
         }
@@ -112,8 +113,8 @@ void Sender::watch() {
 void Sender::go_alone() {
     if (!journal_.take_credit(max_encoded_size(0))) return;  // the journal itself has failed
     const Lsn since = journal_.commit().standby(options_.index);
-    const Lsn record = journal_.append(
-        StandbyOp{.standby = options_.index, .waited_for = 0, .since = since});
+    const Lsn record =
+        journal_.append(StandbyOp{.standby = options_.index, .waited_for = 0, .since = since});
     if (!journal_.make_durable(record).ok()) return;
     TS_FAULT(alone_durable);
     {
@@ -150,7 +151,8 @@ Result<bool> Sender::wait_applied(Lsn lsn, Nanoseconds timeout) {
     changed_.wait_for(lock, timeout,
                       [this, lsn] { return applied_ >= lsn || cannot_apply_ || stopping_; });
     if (applied_ >= lsn) return true;
-    if (cannot_apply_) return make_error(EIO, "apply on the standby {}: {}", options_.target, trouble_);
+    if (cannot_apply_)
+        return make_error(EIO, "apply on the standby {}: {}", options_.target, trouble_);
     return false;
 }
 

@@ -19,8 +19,8 @@ enum class LinkState : std::uint8_t {
 };
 
 constexpr std::string_view name_of(LinkState state) {
-    constexpr std::array<std::string_view, 5> kNames{"connecting", "alone", "catching-up", "in-sync",
-                                                     "stopped"};
+    constexpr std::array<std::string_view, 5> kNames{"connecting", "alone", "catching-up",
+                                                     "in-sync", "stopped"};
     return kNames[static_cast<std::size_t>(state)];
 }
 

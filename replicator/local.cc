@@ -81,8 +81,10 @@ Result<StandbyProcess> StandbyProcess::spawn(const Command& command, Fd& our_end
     our_end.reset(ends[0]);
     const Fd theirs{ends[1]};
     for (const int end : ends) {
-        (void)::setsockopt(end, SOL_SOCKET, SO_SNDBUF, &kSocketBufferBytes, sizeof kSocketBufferBytes);
-        (void)::setsockopt(end, SOL_SOCKET, SO_RCVBUF, &kSocketBufferBytes, sizeof kSocketBufferBytes);
+        (void)::setsockopt(end, SOL_SOCKET, SO_SNDBUF, &kSocketBufferBytes,
+                           sizeof kSocketBufferBytes);
+        (void)::setsockopt(end, SOL_SOCKET, SO_RCVBUF, &kSocketBufferBytes,
+                           sizeof kSocketBufferBytes);
     }
     std::vector<char*> arguments;
     for (const std::string& each : command.arguments)
@@ -115,7 +117,9 @@ Result<StandbyProcess> StandbyProcess::spawn(const Command& command, Fd& our_end
 
 void StandbyProcess::finish(std::chrono::seconds limit) {
     const Fd fd{static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0))};
-    struct pollfd ended {.fd = fd.get(), .events = POLLIN, .revents = 0};
+    struct pollfd ended {
+        .fd = fd.get(), .events = POLLIN, .revents = 0
+    };
     const auto limit_ms = std::chrono::duration_cast<std::chrono::milliseconds>(limit).count();
     if (::poll(&ended, 1, static_cast<int>(limit_ms)) <= 0) ::kill(pid_, SIGKILL);
     while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {

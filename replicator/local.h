@@ -28,8 +28,8 @@ class StandbyProcess {
     };
     static Result<StandbyProcess> spawn(const Command& command, Fd& our_end);
     [[nodiscard]] pid_t pid() const { return pid_; }
-    // Waits until it has ended by itself (it does when the link is shut down); kills it if that takes
-    // longer than `limit`.
+    // Waits until it has ended by itself (it does when the link is shut down); kills it if that
+    // takes longer than `limit`.
     void finish(std::chrono::seconds limit);
     // Kills it, and waits.
     void kill();

@@ -54,12 +54,12 @@ Status Receiver::load() {
 }
 
 Status Receiver::open_applier() {
-    TS_ASSIGN(applier_, Applier::open({.store = store_.path,
-                                       .volume = store_.volume,
-                                       .on_applied = [this](Lsn) {
-                                           (void)ack();
-                                           (void)say_trouble();
-                                       }}));
+    TS_ASSIGN(
+        applier_,
+        Applier::open({.store = store_.path, .volume = store_.volume, .on_applied = [this](Lsn) {
+                           (void)ack();
+                           (void)say_trouble();
+                       }}));
     return {};
 }
 

@@ -144,7 +144,8 @@ Status Sender::handshake() {
     TS_ASSIGN(const Hello hello, body_of<Hello>(message, MessageType::kHello));
     if (hello.volume != options_.volume) {
         (void)send_text(*transport_, MessageType::kRefuse, "you are of another volume");
-        return make_error(EPERM, "reach the standby: it is of another volume ({:016x})", hello.volume);
+        return make_error(EPERM, "reach the standby: it is of another volume ({:016x})",
+                          hello.volume);
     }
     TS_ASSIGN(const Lsn start, agree(hello));
     const std::lock_guard lock{mutex_};
@@ -202,8 +203,9 @@ Result<Lsn> Sender::agree(const Hello& hello) {
     Lsn told_from = start;
     if (!continues) {
         if (hello.end_lsn != 0)
-            spdlog::warn("standby {}: has records up to {} that do not lead to ours; it starts over",
-                         options_.target, hello.end_lsn);
+            spdlog::warn(
+                "standby {}: has records up to {} that do not lead to ours; it starts over",
+                options_.target, hello.end_lsn);
         journal_.commit().standby_durable(options_.index, Lsn{});
         told_from = options_.start_over();
         if (told_from == Lsn{}) return make_error(ESHUTDOWN, "seed the standby");
@@ -234,9 +236,8 @@ Status Sender::stream() {
         std::unique_lock lock{mutex_};
         // What has been sent will soon be committed, and the standby must hear of it.
         const bool expecting = announced_ + 1 < Lsn{next_};
-        changed_.wait_for(lock, expecting ? kAnnounceAfter : kHeartbeatEvery, [this] {
-            return stopping_ || !streaming_ || something_to_send();
-        });
+        changed_.wait_for(lock, expecting ? kAnnounceAfter : kHeartbeatEvery,
+                          [this] { return stopping_ || !streaming_ || something_to_send(); });
         if (stopping_) return {};
         if (!streaming_) return make_error(ECONNRESET, "hear from the standby");
         const Lsn next{next_};

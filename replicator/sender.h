@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sender: the primary's end of the link to one standby. Keeps the standby process alive, agrees with
-// it where to go on, streams frames (those just sealed from memory, older ones from the segments),
-// hears acks and moves the standby's watermark in journal/commit.
+// Sender: the primary's end of the link to one standby. Keeps the standby process alive, agrees
+// with it where to go on, streams frames (those just sealed from memory, older ones from the
+// segments), hears acks and moves the standby's watermark in journal/commit.
 //
-// Going alone is a step of its own: when the standby has been away for `standby_timeout`, the record
-// "alone since" is made durable here, and only then commits stop waiting for it.
+// Going alone is a step of its own: when the standby has been away for `standby_timeout`, the
+// record "alone since" is made durable here, and only then commits stop waiting for it.
 //
-// Threads: `runner_` connects and sends, `watcher_` keeps the time, one more receives while connected;
-// offer() comes from the journal's writer. Lock: `mutex_` protects the state below it; the commit's
-// lock may be held when it is taken (observers), so no call into Commit is made while holding it.
+// Threads: `runner_` connects and sends, `watcher_` keeps the time, one more receives while
+// connected; offer() comes from the journal's writer. Lock: `mutex_` protects the state below it;
+// the commit's lock may be held when it is taken (observers), so no call into Commit is made while
+// holding it.
 #pragma once
 
 #include <atomic>
@@ -41,7 +42,8 @@ struct SenderOptions {
     std::uint64_t segment_bytes = 0;
     Nanoseconds standby_timeout{};
     // The standby begins with nothing: everything is told again. Returns the Lsn from which on the
-    // records are enough for it; 0: not now. Called on the runner's thread, before the standby gets a frame.
+    // records are enough for it; 0: not now. Called on the runner's thread, before the standby gets
+    // a frame.
     std::function<Lsn()> start_over;
 };
 
@@ -57,7 +59,8 @@ struct StandbyStatus {
     double lag_seconds = 0;
     std::uint64_t sent_records = 0;
     std::uint64_t sent_bytes = 0;
-    std::string trouble;  // why it cannot apply, or why there is no connection; empty if all is well
+    std::string
+        trouble;  // why it cannot apply, or why there is no connection; empty if all is well
     bool cannot_apply = false;
 };
 
@@ -120,9 +123,10 @@ class Sender final : public FrameSink, public Commit::Observer {
     std::shared_ptr<LinkTransport> transport_;
     std::optional<StandbyProcess> process_;
     std::deque<std::shared_ptr<const SealedFrame>> queue_;
-    bool queueing_ = false;    // what is sealed is queued; otherwise it will be read from the segments
+    bool queueing_ =
+        false;  // what is sealed is queued; otherwise it will be read from the segments
     bool streaming_ = false;
-    bool reached_ = false;     // once at least
+    bool reached_ = false;  // once at least
     bool stopping_ = false;
     Lsn durable_;
     Lsn applied_;

@@ -60,7 +60,8 @@ Result<MessageHeader> check_message_header(Bytes bytes) {
         return make_error(EPROTONOSUPPORT, "read a message: protocol version {} is not {}",
                           header.version, kWireVersion);
     if (!known(header.type) || header.size > body_limit(static_cast<MessageType>(header.type)))
-        return make_error(EBADMSG, "read a message: type {} with {} bytes", header.type, header.size);
+        return make_error(EBADMSG, "read a message: type {} with {} bytes", header.type,
+                          header.size);
     return header;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Wire: the messages of a link. A 16-byte header, then a body of a fixed shape, a frame, or a text.
-// Little-endian, fixed width. The standby speaks first (Hello), the primary answers Welcome or Refuse;
-// then Frame, Committed, Hurry and Heartbeat go one way and Ack and Trouble the other.
+// Little-endian, fixed width. The standby speaks first (Hello), the primary answers Welcome or
+// Refuse; then Frame, Committed, Hurry and Heartbeat go one way and Ack and Trouble the other.
 #pragma once
 
 #include <cstdint>
@@ -22,23 +22,25 @@ inline constexpr std::size_t kMaxBodyBytes = kMaxFrameBytes;
 inline constexpr std::size_t kMaxTextBytes = 1024;
 
 enum class MessageType : std::uint16_t {
-    kHello = 1,      // standby → primary: who I am and what I have
-    kWelcome = 2,    // primary → standby: where we go on
-    kRefuse = 3,     // either: a text, why not; the link ends
-    kFrame = 4,      // primary → standby: a frame, as it stands in the segment
-    kCommitted = 5,  // primary → standby: durable everywhere up to here, when no frame follows to say so
+    kHello = 1,    // standby → primary: who I am and what I have
+    kWelcome = 2,  // primary → standby: where we go on
+    kRefuse = 3,   // either: a text, why not; the link ends
+    kFrame = 4,    // primary → standby: a frame, as it stands in the segment
+    kCommitted =
+        5,  // primary → standby: durable everywhere up to here, when no frame follows to say so
     kHurry = 6,      // primary → standby: somebody waits for this Lsn to be applied
     kHeartbeat = 7,  // primary → standby: answer with an Ack
     kAck = 8,        // standby → primary: received, durable, applied
-    kTrouble = 9,    // standby → primary: a text: applying has stopped, and why (empty: goes on again)
+    kTrouble =
+        9,  // standby → primary: a text: applying has stopped, and why (empty: goes on again)
 };
 
 struct MessageHeader {
-    std::uint32_t magic;    // 0
-    std::uint16_t version;  // 4
-    std::uint16_t type;     // 6
-    std::uint32_t size;     // 8  of the body
-    std::uint32_t reserved; // 12
+    std::uint32_t magic;     // 0
+    std::uint16_t version;   // 4
+    std::uint16_t type;      // 6
+    std::uint32_t size;      // 8  of the body
+    std::uint32_t reserved;  // 12
 };
 static_assert(sizeof(MessageHeader) == 16);
 
@@ -54,14 +56,14 @@ struct Hello {
 static_assert(sizeof(Hello) == 48);
 
 struct Welcome {
-    std::uint64_t volume;      // 0
-    std::uint64_t start_lsn;   // 8   the next frame begins with this record
-    std::uint64_t previous;    // 16  chain before it
-    std::uint64_t segment;     // 24  where that frame stands
-    std::uint32_t start_over;  // 32  1: empty the store first
-    std::uint32_t reserved;    // 36
+    std::uint64_t volume;         // 0
+    std::uint64_t start_lsn;      // 8   the next frame begins with this record
+    std::uint64_t previous;       // 16  chain before it
+    std::uint64_t segment;        // 24  where that frame stands
+    std::uint32_t start_over;     // 32  1: empty the store first
+    std::uint32_t reserved;       // 36
     std::uint64_t segment_bytes;  // 40
-    std::uint64_t told_from;   // 48  starting over: records before this are of an older telling
+    std::uint64_t told_from;      // 48  starting over: records before this are of an older telling
 };
 static_assert(sizeof(Welcome) == 56);
 
@@ -92,7 +94,8 @@ Status send_body(LinkTransport& transport, MessageType type, const Body& body) {
 }
 Status send_text(LinkTransport& transport, MessageType type, std::string_view text);
 
-// The next message, into `message` (whose memory is used again). EBADMSG: not ours, or beyond bounds.
+// The next message, into `message` (whose memory is used again). EBADMSG: not ours, or beyond
+// bounds.
 Status receive_message(LinkTransport& transport, Message& message);
 // Checks a header as it came. Used by receive_message() and by the fuzz target.
 Result<MessageHeader> check_message_header(Bytes bytes);

@@ -51,7 +51,8 @@ Outcome<ExitCode> run_down(const std::string& volume) {
     const auto paths = VolumePaths::of(volume);
     TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto lock, lock_volume(paths));
-    const bool lives = living_daemon(paths).has_value();
+    TS_ASSIGN(const auto daemon, serving_daemon(paths));
+    const bool lives = daemon.has_value();
     TS_ASSIGN(auto site, Site::look(paths, config, {.daemon_lives = lives}));
     if (!lives && !site.has_stale()) {
         if (site.has_leavings()) TS_TRY(site.clear());

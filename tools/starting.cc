@@ -6,6 +6,8 @@
 #include <csignal>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "tools/commands.h"
 #include "tools/lock.h"
@@ -17,6 +19,9 @@ using namespace std::chrono_literals;
 
 // For a daemon whose start has failed: long enough to end by itself in order.
 constexpr Nanoseconds kEndPatience = 20s;
+// A daemon answers once it has recovered, which reads the whole journal.
+constexpr Nanoseconds kAnswerPatience = 60s;
+constexpr auto kAskAgain = 20ms;
 
 }  // namespace
 
@@ -31,6 +36,19 @@ Outcome<VolumeConfig> load_running_volume(const VolumePaths& paths) {
     TS_ASSIGN(auto config, load_volume(paths));
     auto last = load_config(paths.last_config());
     return last.ok() ? last : Outcome<VolumeConfig>{std::move(config)};
+}
+
+Outcome<std::optional<pid_t>> serving_daemon(const VolumePaths& paths) {
+    const auto deadline = std::chrono::steady_clock::now() + kAnswerPatience;
+    for (;;) {
+        const auto pid = living_daemon(paths);
+        if (!pid) return std::optional<pid_t>{};
+        if (ask_daemon(paths.run(), {{"command", "status"}}).ok()) return pid;
+        if (std::chrono::steady_clock::now() >= deadline)
+            return failure("the daemon of {} (pid {}) lives, but does not answer; look at {}",
+                           paths.name, *pid, paths.log());
+        std::this_thread::sleep_for(kAskAgain);
+    }
 }
 
 Verdict check_directories_kept(const VolumePaths& paths, const VolumeConfig& config) {

@@ -22,6 +22,9 @@ Outcome<VolumeConfig> load_volume(const VolumePaths& paths);
 // The same as it was at the last `up`, for what looks at a volume that is up: the file may have
 // been edited since.
 Outcome<VolumeConfig> load_running_volume(const VolumePaths& paths);
+// The daemon that serves the volume now, if one does. One that is just ending or still starting is
+// waited for: it holds its lock, but does not answer.
+Outcome<std::optional<pid_t>> serving_daemon(const VolumePaths& paths);
 // The directories of a volume are those of its first `up`.
 Verdict check_directories_kept(const VolumePaths& paths, const VolumeConfig& config);
 

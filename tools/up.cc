@@ -61,7 +61,8 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
     const auto paths = VolumePaths::of(arguments.volume);
     TS_ASSIGN(const auto config, load_volume(paths));
     TS_ASSIGN(auto lock, lock_volume(paths));
-    if (living_daemon(paths)) return already_up(paths);
+    TS_ASSIGN(const auto daemon, serving_daemon(paths));
+    if (daemon) return already_up(paths);
     TS_TRY(check_directories_kept(paths, config));
 
     TS_ASSIGN(auto site, Site::look(paths, config, {}));

@@ -9,7 +9,9 @@ namespace {
 class Given final : public twinspool::LinkTransport {
    public:
     explicit Given(twinspool::Bytes bytes) : rest_(bytes) {}
-    twinspool::Status send(twinspool::Bytes /*head*/, twinspool::Bytes /*body*/) override { return {}; }
+    twinspool::Status send(twinspool::Bytes /*head*/, twinspool::Bytes /*body*/) override {
+        return {};
+    }
     twinspool::Status receive(std::span<std::byte> out) override {
         if (rest_.size() < out.size()) return twinspool::make_error(ECONNRESET, "receive");
         std::copy_n(rest_.begin(), out.size(), out.begin());

@@ -130,7 +130,12 @@ def prepare(volume, load, name, nth):
         volume.standby.rename(volume.base / f"standby before {name}{nth}")
         volume.standby.mkdir()
         volume.up()
+    if name.startswith("recovery"):
+        volume.down()
+        volume.up(check=None, fault="mutation_acted:200")  # an operation is in flight for sure
     load.start()
+    if name.startswith("recovery"):
+        load.join()
     time.sleep(0.1)
     volume.kill_all()
     load.join()

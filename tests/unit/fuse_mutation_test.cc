@@ -10,6 +10,22 @@
 namespace twinspool::test {
 namespace {
 
+// u::rwx,u:1:rwx,g::r-x,m::rwx,o::--- as the kernel keeps it in an xattr.
+std::vector<std::uint32_t> some_acl() {
+    constexpr std::uint32_t kVersion = 2;
+    const auto entry = [](std::uint32_t tag, std::uint32_t permissions) {
+        return tag | permissions << 16;
+    };
+    constexpr std::uint32_t kNobody = 0xffffffff;
+    return {kVersion, entry(1, 7),    kNobody, entry(2, 7),    1,      entry(4, 5),
+            kNobody,  entry(0x10, 7), kNobody, entry(0x20, 0), kNobody};
+}
+
+void set_acl(const std::string& path, const char* name) {
+    const auto acl = some_acl();
+    ASSERT_EQ(::setxattr(path.c_str(), name, acl.data(), acl.size() * sizeof acl[0], 0), 0);
+}
+
 class FuseMutation : public FuseTest {};
 
 TEST_F(FuseMutation, EachChangeIsLoggedOnce) {
@@ -41,7 +57,8 @@ TEST_F(FuseMutation, WhatFailsIsNotLogged) {
     create("file");
     create("directory", root(), S_IFDIR | 0755);
     logged();
-    EXPECT_EQ(error_of(call(make_object, root(), "file", NewObject{.mode = S_IFREG | 0644})), EEXIST);
+    EXPECT_EQ(error_of(call(make_object, root(), "file", NewObject{.mode = S_IFREG | 0644})),
+              EEXIST);
     EXPECT_EQ(error_of(unlink("missing")), ENOENT);
     EXPECT_EQ(error_of(rename("missing", "file")), ENOENT);
     EXPECT_EQ(error_of(rename("file", "directory")), EISDIR);
@@ -107,9 +124,7 @@ TEST_F(FuseMutation, OurOwnXattrsAreNobodysBusiness) {
 
 TEST_F(FuseMutation, AModeChangesTheAclAndBothAreLogged) {
     const ObjectId file = create("file");
-    const acl_t acl = ::acl_from_text("u::rw,u:daemon:rw,g::r,m::rw,o::-");
-    ASSERT_EQ(::acl_set_file(path("file").c_str(), ACL_TYPE_ACCESS, acl), 0);
-    ::acl_free(acl);
+    set_acl(path("file"), kAccessAcl);
     volume->inodes.find(file)->xattrs = Knowledge::kUnknown;
     logged();
     EXPECT_TRUE(call(set_attributes, file, AttributeChange{.set_mode = true, .mode = 0600}).ok());
@@ -120,9 +135,7 @@ TEST_F(FuseMutation, AModeChangesTheAclAndBothAreLogged) {
 
 TEST_F(FuseMutation, AnObjectInheritsTheAclOfItsDirectory) {
     const ObjectId directory = create("directory", root(), S_IFDIR | 0755);
-    const acl_t acl = ::acl_from_text("u::rwx,u:daemon:rwx,g::rx,m::rwx,o::-");
-    ASSERT_EQ(::acl_set_file(path("directory").c_str(), ACL_TYPE_DEFAULT, acl), 0);
-    ::acl_free(acl);
+    set_acl(path("directory"), kDefaultAcl);
     volume->inodes.find(directory)->default_acl = Knowledge::kUnknown;
     logged();
     create("file", directory, S_IFREG | 0666);
@@ -150,9 +163,8 @@ TEST_F(FuseMutation, AThreadThatMustNotWaitIsNotHeldUpByALock) {
     std::thread other{[&] {
         Turn turn{*journal, Turn::Waiting::kForbidden};
         const std::string text = "x";
-        const Answered answered = write_data(*volume, turn, {}, file,
-                                             Bytes{std::as_bytes(std::span{text})}, 0,
-                                             Privileges::kKeep);
+        const Answered answered = write_data(
+            *volume, turn, {}, file, Bytes{std::as_bytes(std::span{text})}, 0, Privileges::kKeep);
         ASSERT_FALSE(answered.ok());
         EXPECT_TRUE(Ending{answered.error().code}.is_busy());
     }};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the overlay's tests share: a volume over one real directory and a real journal, without a mount; its
-// verbs are called as the handlers call them. Needs root (trusted xattrs, file handles); skipped otherwise.
+// What the overlay's tests share: a volume over one real directory and a real journal, without a
+// mount; its verbs are called as the handlers call them. Needs root (trusted xattrs, file handles);
+// skipped otherwise.
 #pragma once
 
 #include <fcntl.h>
@@ -135,7 +136,8 @@ class FuseTest : public JournalTest {
     }
     // The kernel knows it from here on.
     ObjectId keep(const Answered& answered) {
-        const auto* entry = answered.ok() ? std::get_if<Answer::Entry>(&answered.value().kind) : nullptr;
+        const auto* entry =
+            answered.ok() ? std::get_if<Answer::Entry>(&answered.value().kind) : nullptr;
         if (entry == nullptr) return kNoObject;
         volume->inodes.remember(*entry->inode);
         return entry->inode->id;

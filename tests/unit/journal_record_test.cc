@@ -13,7 +13,8 @@ namespace {
 
 Bytes bytes_of(std::string_view text) { return std::as_bytes(std::span{text}); }
 
-constexpr Attributes kAttributes{.mode = 0100640, .uid = 8, .gid = 12, .mtime = {1700000000, 123456789}};
+constexpr Attributes kAttributes{
+    .mode = 0100640, .uid = 8, .gid = 12, .mtime = {1700000000, 123456789}};
 
 // One of each, with every field different from zero.
 template <typename Visit>
@@ -57,7 +58,8 @@ TEST(Record, EveryOperationComesBackAsItWas) {
         EXPECT_EQ(encoded(back, Lsn{42}), bytes);
         ++count;
     });
-    EXPECT_EQ(count, static_cast<int>(std::variant_size_v<Op>) - 1) << "an operation is missing here";
+    EXPECT_EQ(count, static_cast<int>(std::variant_size_v<Op>) - 1)
+        << "an operation is missing here";
 }
 
 TEST(Record, NoShortenedRecordDecodes) {
@@ -98,8 +100,14 @@ TEST(Record, GoldenBytesAreReadAsEver) {
 }
 
 FrameContext context() {
-    return {.volume = 7, .epoch = {1, 2, Lsn{1}, Chain{}}, .committed = Lsn{5}, .checkpoint = Lsn{4},
-            .time = WallTime{99}, .previous = Chain{0x55}, .generation = 3, .seeded = 2};
+    return {.volume = 7,
+            .epoch = {1, 2, Lsn{1}, Chain{}},
+            .committed = Lsn{5},
+            .checkpoint = Lsn{4},
+            .time = WallTime{99},
+            .previous = Chain{0x55},
+            .generation = 3,
+            .seeded = 2};
 }
 
 std::vector<std::byte> framed(Bytes payload, std::uint32_t count) {
@@ -127,7 +135,8 @@ TEST(Frame, ComesBackPlainAndCompressed) {
 TEST(Frame, IncompressiblePayloadIsStoredPlainly) {
     std::vector<std::byte> payload(50000);
     std::uint32_t state = 1;
-    for (auto& each : payload) each = static_cast<std::byte>((state = state * 1664525 + 1013904223) >> 24);
+    for (auto& each : payload)
+        each = static_cast<std::byte>((state = state * 1664525 + 1013904223) >> 24);
     const auto frame = framed(payload, 1);
     EXPECT_EQ(header_of(frame).flags & kFrameLz4, 0);
     EXPECT_EQ(decode_frame(frame)->payload, payload);

@@ -9,7 +9,8 @@ namespace twinspool::test {
 namespace {
 
 WriteOp write_of(std::string_view data) {
-    return {.object = ObjectId{5}, .offset = 0, .mtime = {}, .data = std::as_bytes(std::span{data})};
+    return {
+        .object = ObjectId{5}, .offset = 0, .mtime = {}, .data = std::as_bytes(std::span{data})};
 }
 
 // What cannot be compressed, so that segments fill up.
@@ -31,9 +32,7 @@ class Recovery : public JournalTest {
         return last;
     }
     Result<JournalEnd> end() { return find_end(options.directory, kVolume); }
-    std::uint64_t end_offset() {
-        return std::uint64_t{end()->next.block} * kBlockBytes;
-    }
+    std::uint64_t end_offset() { return std::uint64_t{end()->next.block} * kBlockBytes; }
     // Ends the process's hold without a clean end, and forgets the tail as a reboot does.
     void power_off(std::unique_ptr<Journal>& journal) {
         journal.reset();
@@ -107,9 +106,8 @@ TEST_F(Recovery, R5_AFrameLeftOverFromBeforeIsTheEnd) {
     std::vector<std::byte> payload(encoded_size(VoidOp{}));
     encode(VoidOp{}, last, payload);
     const std::size_t size = encode_frame(context, last, 1, payload, stale);
-    place_frame(std::span{stale}.first(size),
-                {list_segments(options.directory)->back().number,
-                 static_cast<std::uint32_t>(cut / kBlockBytes)});
+    place_frame(std::span{stale}.first(size), {list_segments(options.directory)->back().number,
+                                               static_cast<std::uint32_t>(cut / kBlockBytes)});
     const int fd = ::open(newest_segment().c_str(), O_WRONLY);
     ASSERT_EQ(::pwrite(fd, stale.data(), stale.size(), static_cast<off_t>(cut)),
               static_cast<ssize_t>(stale.size()));
@@ -290,13 +288,15 @@ TEST_F(Recovery, ManyThreadsAppendDenselyAndInOrderOfTheirOwn) {
         auto frame = cursor->next(last);
         ASSERT_TRUE(frame.ok()) << frame.error().text();
         if (!frame.value()) break;
-        ASSERT_TRUE(frame.value()->for_each([&](const Record& record) -> Status {
-            EXPECT_EQ(record.lsn.value, ++count);
-            if (const auto* op = std::get_if<TruncateOp>(&record.op)) {
-                EXPECT_EQ(op->size, next[raw(op->object)]++);
-            }
-            return {};
-        }).ok());
+        ASSERT_TRUE(frame.value()
+                        ->for_each([&](const Record& record) -> Status {
+                            EXPECT_EQ(record.lsn.value, ++count);
+                            if (const auto* op = std::get_if<TruncateOp>(&record.op)) {
+                                EXPECT_EQ(op->size, next[raw(op->object)]++);
+                            }
+                            return {};
+                        })
+                        .ok());
     }
     EXPECT_EQ(count, last.value);
 }

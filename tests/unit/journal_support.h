@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the journal's tests share: a fresh folder, options for a small journal, and the vocabulary of
-// damage.
+// What the journal's tests share: a fresh folder, options for a small journal, and the vocabulary
+// of damage.
 #pragma once
 
 #include <fcntl.h>
@@ -74,15 +74,15 @@ class JournalTest : public testing::Test {
             auto frame = cursor->next(upto);
             EXPECT_TRUE(frame.ok()) << frame.error().text();
             if (!frame.ok() || !frame.value()) return lines;
-            EXPECT_TRUE(frame.value()->for_each([&](const Record& record) -> Status {
-                if (record.lsn >= from) lines.push_back(describe(record));
-                return {};
-            }).ok());
+            EXPECT_TRUE(frame.value()
+                            ->for_each([&](const Record& record) -> Status {
+                                if (record.lsn >= from) lines.push_back(describe(record));
+                                return {};
+                            })
+                            .ok());
         }
     }
-    std::string newest_segment() {
-        return list_segments(options.directory).value().back().path;
-    }
+    std::string newest_segment() { return list_segments(options.directory).value().back().path; }
 
     FreshFolder folder;
     JournalOptions options;

@@ -54,8 +54,11 @@ TEST(Wire, TheOtherSidesEndIsAnError) {
 }
 
 MessageHeader good() {
-    return {.magic = kWireMagic, .version = kWireVersion,
-            .type = static_cast<std::uint16_t>(MessageType::kAck), .size = sizeof(Ack), .reserved = 0};
+    return {.magic = kWireMagic,
+            .version = kWireVersion,
+            .type = static_cast<std::uint16_t>(MessageType::kAck),
+            .size = sizeof(Ack),
+            .reserved = 0};
 }
 
 Result<MessageHeader> check(const MessageHeader& header) {
@@ -96,7 +99,8 @@ TEST(Outstanding, CountsWhatIsNotDurable) {
 TEST(Outstanding, StaysBoundedUnderALongAbsence) {
     Outstanding outstanding;
     const auto now = Outstanding::Clock::now();
-    for (std::uint64_t i = 1; i <= 3 * Outstanding::kMaxEntries; ++i) outstanding.sealed(Lsn{i}, 1, now);
+    for (std::uint64_t i = 1; i <= 3 * Outstanding::kMaxEntries; ++i)
+        outstanding.sealed(Lsn{i}, 1, now);
     EXPECT_EQ(outstanding.bytes(), 3 * Outstanding::kMaxEntries);
     outstanding.durable(Lsn{3 * Outstanding::kMaxEntries});
     EXPECT_EQ(outstanding.bytes(), 0U);
