@@ -56,7 +56,9 @@ struct FrameHeader {
     std::uint64_t previous;      // 88  checksum of the frame before: the chain
     std::uint32_t generation;    // 96  of the seed that objects are told in now
     std::uint32_t seeded;        // 100 newest generation whose seed is complete; 0: none
-    std::uint64_t reserved2[2];  // 104
+    std::int64_t suspect_from;   // 104 objects with a ctime >= this may have changed without a
+                                 //     record, and no walk has been complete since; 0: none
+    std::uint64_t reserved2;     // 112
     std::uint64_t checksum;      // 120 XXH3-64 of the 120 bytes before and the stored payload
 };
 static_assert(sizeof(FrameHeader) == 128 && offsetof(FrameHeader, checksum) == 120);

@@ -65,7 +65,8 @@ std::size_t encode_frame(const FrameContext& context, Lsn first, std::uint32_t c
         .previous = raw(context.previous),
         .generation = context.generation,
         .seeded = context.seeded,
-        .reserved2 = {},
+        .suspect_from = raw(context.suspect_from),
+        .reserved2 = 0,
         .checksum = 0,
     };
     std::memcpy(out.data(), &header, sizeof header);

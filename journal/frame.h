@@ -32,6 +32,7 @@ struct FrameContext {
     Chain previous{};
     std::uint32_t generation = 0;
     std::uint32_t seeded = 0;
+    WallTime suspect_from{};
 };
 
 // Room that a frame of `payload_bytes` may need, padding included.

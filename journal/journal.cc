@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/random.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -95,11 +96,15 @@ Status Journal::Parts::recover() {
     predecessor.clean = found.closed.has_value();
     predecessor.unchanged_before =
         found.closed ? *found.closed : WallTime{raw(found.last_time) - kClockSlack_ns};
+    // A walk that was not complete leaves its question to the next.
+    if (raw(found.suspect_from) != 0)
+        predecessor.unchanged_before = std::min(predecessor.unchanged_before, found.suspect_from);
     predecessor.generation = found.generation;
     predecessor.seeded = found.seeded;
     stamp.checkpoint = found.checkpoint.value;
     stamp.generation = found.generation;
     stamp.seeded = found.seeded;
+    stamp.suspect_from = raw(predecessor.unchanged_before);
     return {};
 }
 
@@ -185,7 +190,9 @@ void Journal::generation_seeded(std::uint32_t generation) {
     TS_ASSERT(take_credit(max_encoded_size(0)) || failure() != 0);
     if (failure() != 0) return;
     // Said in frame headers only when all that was told before it is durable.
-    if (make_durable(append(SeededOp{generation})).ok()) parts_->stamp.seeded = generation;
+    if (!make_durable(append(SeededOp{generation})).ok()) return;
+    parts_->stamp.seeded = generation;
+    parts_->stamp.suspect_from = 0;
 }
 
 void Journal::attach(FrameSink& sink) { parts_->writer->attach(sink); }

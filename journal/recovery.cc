@@ -71,6 +71,7 @@ Status take_frame(Bytes bytes, const FrameHeader& header, JournalEnd& end) {
               decode_frame(bytes.first(sizeof(FrameHeader) + header.stored_bytes)));
     end.generation = header.generation;
     end.seeded = header.seeded;
+    end.suspect_from = WallTime{header.suspect_from};
     Lsn next{header.first_lsn};
     TS_TRY(frame.for_each([&](const Record& record) -> Status {
         if (record.lsn != next) return make_error(EBADMSG, "read record {}", next.value);

@@ -38,6 +38,7 @@ struct JournalEnd {
     WallTime last_time{};            // of the newest frame
     std::uint32_t generation = 0;
     std::uint32_t seeded = 0;
+    WallTime suspect_from{};  // as the newest frame says; 0: everything had been looked at
 };
 
 // Reads all frames of the folder in order. EBADMSG: damage, with file and offset.

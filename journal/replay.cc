@@ -81,7 +81,8 @@ Status replay_tail(TailLayout& tail, SegmentFolder& folder, std::uint64_t volume
                                    .time = wall_time(),
                                    .previous = end.end.chain,
                                    .generation = end.generation,
-                                   .seeded = end.seeded};
+                                   .seeded = end.seeded,
+                                   .suspect_from = end.suspect_from};
         TS_TRY(appender.append_records(context, first, static_cast<std::uint32_t>(next - first),
                                        payload));
         end.last_time = last_time;

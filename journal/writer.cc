@@ -161,7 +161,8 @@ Status Writer::seal(std::uint32_t slot) {
                                .time = wall_time(),
                                .previous = at_.end.chain,
                                .generation = stamp_.generation,
-                               .seeded = stamp_.seeded};
+                               .seeded = stamp_.seeded,
+                               .suspect_from = WallTime{stamp_.suspect_from.load()}};
     const std::size_t size =
         encode_frame(context, closed.first, closed.count, closed.payload, sealed.bytes);
     const std::size_t blocks = blocks_for(size);

@@ -50,6 +50,7 @@ struct WriterStamp {
     std::atomic<std::uint64_t> checkpoint{0};
     std::atomic<std::uint32_t> generation{0};
     std::atomic<std::uint32_t> seeded{0};
+    std::atomic<std::int64_t> suspect_from{0};
 };
 
 class Writer final : public Commit::Observer {

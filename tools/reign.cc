@@ -15,6 +15,12 @@
 namespace twinspool {
 namespace {
 
+// Generations of a new volume begin where no other's are near, so that identities left by a volume
+// that was removed do not count.
+std::uint32_t first_generation(std::uint64_t volume) {
+    return static_cast<std::uint32_t>(volume) | 0x1000U;
+}
+
 using namespace std::chrono_literals;
 
 constexpr std::uint8_t kPrimaryNode = 1;
@@ -112,9 +118,9 @@ Verdict Reign::open_overlay() {
     OverlayOptions options;
     options.mountpoint = paths_.mount();
     options.transport = transport_of(config_.transport);
-    // The first seed of a new volume is generation 1.
     const auto& predecessor = journal_->predecessor();
-    generation_ = std::max(predecessor.generation, std::uint32_t{1});
+    generation_ =
+        predecessor.generation != 0 ? predecessor.generation : first_generation(config_.id);
     seeded_before_ = predecessor.seeded == generation_;
     if (seeded_before_) settle_at_ = predecessor.end;
     if (predecessor.generation != generation_) journal_->begin_generation(generation_);

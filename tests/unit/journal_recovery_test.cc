@@ -247,6 +247,25 @@ TEST_F(Recovery, GenerationAndSeededSurvive) {
     EXPECT_EQ(journal->predecessor().seeded, 9U);
 }
 
+TEST_F(Recovery, WhatNoWalkHasLookedAtStaysSuspectOverSeveralReigns) {
+    auto journal = open();
+    journal->generation_seeded(1);
+    write_frames(*journal, 1);
+    power_off(journal);
+    journal = open();
+    const WallTime suspect = journal->predecessor().unchanged_before;
+    std::this_thread::sleep_for(std::chrono::milliseconds{50});
+    write_frames(*journal, 1);  // no walk is complete in this reign
+    power_off(journal);
+    journal = open();
+    EXPECT_EQ(journal->predecessor().unchanged_before, suspect);
+    journal->generation_seeded(1);
+    write_frames(*journal, 1);
+    power_off(journal);
+    journal = open();
+    EXPECT_GT(raw(journal->predecessor().unchanged_before), raw(suspect));
+}
+
 TEST_F(Recovery, SegmentsBelowTheCheckpointAreRecycled) {
     auto journal = open();
     const Lsn last = write_frames(*journal, 60, 500000);
