@@ -42,7 +42,8 @@ struct ThreadNote {
             claims = from;
             return;
         }
-        TS_ASSERT(!"more threads change the volume than there are note slots");
+        assertion_failed("more threads change the volume than there are note slots", __FILE__,
+                         __LINE__);
     }
 };
 

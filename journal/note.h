@@ -43,7 +43,8 @@ struct Note {
     // A copy is taken of a dead process's note: plain bytes.
     Note(const Note& other) { *this = other; }
     Note& operator=(const Note& other) {
-        if (this != &other) std::memcpy(static_cast<void*>(this), &other, sizeof *this);
+        if (this != &other)
+            std::memcpy(static_cast<void*>(this), static_cast<const void*>(&other), sizeof *this);
         return *this;
     }
     std::atomic<std::uint32_t> active{0};
