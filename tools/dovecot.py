@@ -159,9 +159,15 @@ class Dovecot:
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return listed.read_text().split() if listed.exists() else []
 
-    def log(self):
+    def log(self, whole=False):
         parts = [self.scratch / "start.log", self.scratch / "dovecot.log"]
-        return "".join(part.read_text() for part in parts if part.exists())[-4000:]
+        text = "".join(part.read_text() for part in parts if part.exists())
+        return text if whole else text[-4000:]
+
+    def complaints(self):
+        """What its log holds besides the usual."""
+        odd = re.compile("Error|Warning|Panic|Fatal|fail|orrupt")
+        return "\n".join(line for line in self.log(whole=True).splitlines() if odd.search(line))
 
     def deliver(self, user, message):
         """Returns when Dovecot has acknowledged the message, which is when it may not be lost any

@@ -56,7 +56,7 @@ def on_a_copy_of_the_replica(volume, form):
 def test_every_message_comes_out_as_it_went_in(spool, form):
     with Dovecot(spool.base / "dovecot", spool.dir, form) as dovecot:
         deliveries = Deliveries(dovecot, USERS, range(300)).run()
-        assert not deliveries.refused, dovecot.log()
+        assert not deliveries.refused, dovecot.complaints()
         assert mailboxes(dovecot) == dict.fromkeys(range(300), 1)
         with dovecot.mailbox(USERS[0]) as imap:
             imap.store("1:50", "+FLAGS", r"(\Deleted)")
@@ -124,7 +124,7 @@ def test_deliveries_go_on_while_the_standby_is_killed(spool):
                 ][0]["pid"],
                 9,
             )
-        assert len(deliveries.acknowledged) == 600 and not deliveries.refused, dovecot.log()
+        assert len(deliveries.acknowledged) == 600 and not deliveries.refused, dovecot.complaints()
         assert mailboxes(dovecot) == dict.fromkeys(range(600), 1)
     spool.wait("in-sync")
     spool.assert_equal()
