@@ -223,8 +223,7 @@ def check(raw):
 
 
 class Deliveries:
-    """Several deliverers at once; each keeps one LMTP connection and reports what was acknowledged.
-    """
+    """Several deliverers at once; each keeps one LMTP connection and reports what was acknowledged."""
 
     def __init__(self, dovecot, users, numbers, deliverers=4, progress=lambda done: None):
         self.dovecot, self.users, self.progress = dovecot, users, progress
