@@ -45,7 +45,8 @@ bool is_dead(const std::string& path) {
     // Attributes may be answered from the kernel's cache long after the daemon's death; this never
     // is.
     struct statfs status {};
-    return ::statfs(path.c_str(), &status) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+    return ::statfs(path.c_str(), &status) != 0 &&
+           (errno == ENOTCONN || errno == ECONNABORTED || errno == ECANCELED);
 }
 
 // Dead overlays at the top of the stack, and whether anything of ours is there at all.
