@@ -134,7 +134,11 @@ bool Filling::take_credit(std::size_t bytes) {
 
 void Filling::give_credit(std::size_t bytes) {
     credit_.fetch_add(static_cast<std::int64_t>(bytes));
-    if (waiting_.load() == 0) return;
+    if (waiting_.load() != 0) wake_waiting();
+}
+
+// Parked requests try again; so do sleeping threads.
+void Filling::wake_waiting() {
     std::deque<std::function<void()>> resumed;
     {
         const std::lock_guard lock{parked_mutex_};
@@ -162,14 +166,7 @@ void Filling::when_credit(std::function<void()> resume) {
 
 void Filling::abandon() {
     abandoned_ = true;
-    std::deque<std::function<void()>> resumed;
-    {
-        const std::lock_guard lock{parked_mutex_};
-        resumed.swap(parked_);
-        waiting_ -= static_cast<std::uint32_t>(resumed.size());
-        credit_came_.notify_all();
-    }
-    for (const auto& resume : resumed) resume();
+    wake_waiting();
 }
 
 }  // namespace twinspool

@@ -89,6 +89,7 @@ class Filling {
     static std::uint32_t bytes_of(std::uint64_t state) { return static_cast<std::uint32_t>(state); }
     Slot& slot(std::uint64_t serial) { return slots_[serial % kFillingSlots]; }
     const Slot& slot(std::uint64_t serial) const { return slots_[serial % kFillingSlots]; }
+    void wake_waiting();
     void open_after(std::uint64_t serial, std::uint64_t closed_state);
 
     TailLayout& tail_;
