@@ -323,6 +323,15 @@ Service& service_of(fuse_req_t request) {
     return *static_cast<Service*>(fuse_req_userdata(request));
 }
 
+bool arguments_stay(fuse_req_t request) {
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+    return fuse_req_is_uring(request);
+#else
+    static_cast<void>(request);
+    return false;
+#endif
+}
+
 Request decode_request(fuse_req_t request) {
     const fuse_ctx* context = fuse_req_ctx(request);
     Request decoded{.caller = {.uid = context->uid,

@@ -25,6 +25,8 @@ enum class Place : std::uint8_t { kHere, kPool };
 // The service behind a request, its caller and the buffer for its answer.
 Service& service_of(fuse_req_t request);
 Request decode_request(fuse_req_t request);
+// Whether what the request carries stays where it is until the reply (it does over io_uring).
+bool arguments_stay(fuse_req_t request);
 
 // For ThreadSanitizer, which does not see that the kernel passes a request's memory on from the
 // thread that replied to the thread that serves the next one. Nothing in other builds.
@@ -52,12 +54,11 @@ class Kept<const char*> {
     std::string value_;
 };
 
-// Always a copy. Over io_uring the bytes were left in the request's payload for a while, as they
-// should stay there until the reply; but then Dovecot read back what it had not written.
 template <>
 class Kept<Bytes> {
    public:
-    Kept(fuse_req_t, Bytes value) : value_(value) {
+    Kept(fuse_req_t request, Bytes value) : value_(value) {
+        if (arguments_stay(request)) return;
         copy_.assign(value.begin(), value.end());
         value_ = copy_;
     }
