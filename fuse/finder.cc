@@ -45,21 +45,31 @@ bool belongs(const Directory& directory, const struct statx& now) {
            now.stx_dev_minor == directory.device_minor;
 }
 
-Result<Found> identify(Volume& volume, Inode& parent, int parent_fd, const char* name) {
-    for (;;) {
-        Found found;
-        if (const int error = stat_entry(parent_fd, name, found.attributes)) return plain(error);
-        if (!belongs(volume.directories[parent.directory], found.attributes)) return plain(EXDEV);
-        found.inode = volume.inodes.find(parent.directory, found.attributes.stx_ino);
-        if (found.inode) return found;
-        const Fd object{::openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)};
-        if (!object.valid()) return plain(errno);
-        if (const int error = stat_object(object.get(), found.attributes)) return plain(error);
-        if (!belongs(volume.directories[parent.directory], found.attributes)) return plain(EXDEV);
-        TS_ASSIGN(found.inode,
-                  identify_object(volume, parent.directory, object.get(), found.attributes));
-        return found;
-    }
+// The object is in the table, or nothing is.
+Result<Found> find_known(Volume& volume, const Inode& parent, int parent_fd, const char* name) {
+    Found found;
+    if (const int error = stat_entry(parent_fd, name, found.attributes)) return plain(error);
+    if (!belongs(volume.directories[parent.directory], found.attributes)) return plain(EXDEV);
+    found.inode = volume.inodes.find(parent.directory, found.attributes.stx_ino);
+    return found;
+}
+
+Result<Found> identify(Volume& volume, const Turn& turn, Inode& parent, int parent_fd,
+                       const char* name) {
+    TS_ASSIGN(Found found, find_known(volume, parent, parent_fd, name));
+    if (found.inode) return found;
+    // Who makes an object here holds the lock until it has its identity and is in the table.
+    ObjectLocks locks;
+    if (!locks.lock({&parent}, turn)) return plain(Ending::busy());
+    TS_ASSIGN(found, find_known(volume, parent, parent_fd, name));
+    if (found.inode) return found;
+    const Fd object{::openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)};
+    if (!object.valid()) return plain(errno);
+    if (const int error = stat_object(object.get(), found.attributes)) return plain(error);
+    if (!belongs(volume.directories[parent.directory], found.attributes)) return plain(EXDEV);
+    TS_ASSIGN(found.inode,
+              identify_object(volume, parent.directory, object.get(), found.attributes));
+    return found;
 }
 
 // Whether the standbys have this name of an object that they have been told of.
@@ -88,14 +98,14 @@ Result<InodeRef> identify_object(Volume& volume, std::uint32_t directory, int fd
     return volume.inodes.insert(fresh);
 }
 
-Result<Found> identify_entry(Volume& volume, Inode& parent, const char* name) {
+Result<Found> identify_entry(Volume& volume, const Turn& turn, Inode& parent, const char* name) {
     TS_ASSIGN(const Lease parent_lease, volume.lease(parent));
-    return identify(volume, parent, parent_lease.fd(), name);
+    return identify(volume, turn, parent, parent_lease.fd(), name);
 }
 
 Result<Found> find_entry(Volume& volume, Turn& turn, Inode& parent, const char* name) {
     TS_ASSIGN(const Lease parent_lease, volume.lease(parent));
-    TS_ASSIGN(Found found, identify(volume, parent, parent_lease.fd(), name));
+    TS_ASSIGN(Found found, identify(volume, turn, parent, parent_lease.fd(), name));
     // With a journal that cannot be written nothing changes any more, but reading goes on.
     if (volume.journal.failure() != 0) return found;
     if (volume.told(*found.inode)) {

@@ -26,8 +26,9 @@ struct Found {
 // Takes the gate and the locks of `parent` and of the object when it tells; the caller holds none.
 Result<Found> find_entry(Volume& volume, Turn& turn, Inode& parent, const char* name);
 
-// The same without telling, for callers that only want to know who it is.
-Result<Found> identify_entry(Volume& volume, Inode& parent, const char* name);
+// The same without telling, for callers that only want to know who it is. Takes the lock of
+// `parent` when the object is not in the table.
+Result<Found> identify_entry(Volume& volume, const Turn& turn, Inode& parent, const char* name);
 
 // The Inode of an open object (O_PATH will do), told or not.
 Result<InodeRef> identify_object(Volume& volume, std::uint32_t directory, int fd,

@@ -122,10 +122,14 @@ void do_not_want(fuse_conn_info* connection, std::uint64_t feature) {
 #endif
 }
 
+// Opening without a message is to be asked for: libfuse answers OPEN itself otherwise, and the
+// kernel drops the file's pages at each of them, also those with data of writes that are on their
+// way.
 constexpr std::uint64_t kWanted[] = {
-    FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_DONT_MASK,           FUSE_CAP_POSIX_ACL,  kKillPrivileges,
-    FUSE_CAP_CACHE_SYMLINKS,  FUSE_CAP_EXPLICIT_INVAL_DATA, FUSE_CAP_ASYNC_READ, FUSE_CAP_ASYNC_DIO,
-    FUSE_CAP_READDIRPLUS,     FUSE_CAP_READDIRPLUS_AUTO};
+    FUSE_CAP_NO_OPEN_SUPPORT, FUSE_CAP_NO_OPENDIR_SUPPORT,  FUSE_CAP_PARALLEL_DIROPS,
+    FUSE_CAP_DONT_MASK,       FUSE_CAP_POSIX_ACL,           kKillPrivileges,
+    FUSE_CAP_CACHE_SYMLINKS,  FUSE_CAP_EXPLICIT_INVAL_DATA, FUSE_CAP_ASYNC_READ,
+    FUSE_CAP_ASYNC_DIO,       FUSE_CAP_READDIRPLUS,         FUSE_CAP_READDIRPLUS_AUTO};
 
 // With OPEN answered ENOSYS the kernel would lose O_TRUNC. Nobody else changes the files, locks are
 // the kernel's own.

@@ -194,7 +194,7 @@ Answered remove_name(Volume& volume, Turn& turn, const Request& /*request*/, Obj
     if (entry.size() > NAME_MAX) return plain(ENAMETOOLONG);
     if (!turn.take_credit(max_encoded_size(entry.size()))) return plain(Ending::no_credit());
     TS_ASSIGN(const Parent parent, open_parent(volume, turn, parent_id, name));
-    TS_ASSIGN(const Found found, identify_entry(volume, *parent.inode, name));
+    TS_ASSIGN(const Found found, identify_entry(volume, turn, *parent.inode, name));
 
     Change change{volume, turn};
     const Ending begun = change.begin({parent.inode.get(), found.inode.get()});

@@ -52,9 +52,11 @@ class Capabilities {
     std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> sets_{};
 };
 
+// A thread begins as whom its parent acted for (libfuse's workers make each other), so the kernel
+// is asked: an impossible id changes nothing and returns the present one.
 struct Acting {
-    uid_t uid = 0;
-    gid_t gid = 0;
+    uid_t uid = static_cast<uid_t>(::setfsuid(static_cast<uid_t>(-1)));
+    gid_t gid = static_cast<gid_t>(::setfsgid(static_cast<gid_t>(-1)));
 };
 thread_local Acting acting;
 

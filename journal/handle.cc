@@ -2,6 +2,7 @@
 #include "journal/handle.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/xattr.h>
 
 #include <cstdio>
@@ -22,6 +23,8 @@ struct IdentityValue {
 constexpr std::size_t kIdentityFixedBytes = 16;
 constexpr std::uint8_t kIdentityVersion = 1;
 static_assert(offsetof(IdentityValue, handle) == kIdentityFixedBytes);
+
+constexpr int kTriesWithoutMemory = 1000;
 
 union HandleBuffer {
     struct file_handle header;
@@ -52,9 +55,14 @@ Result<Fd> open_handle(int mount_fd, const FileHandle& handle, int flags) {
     buffer.header.handle_type = handle.type;
     buffer.header.handle_bytes = handle.size;
     std::memcpy(buffer.header.f_handle, handle.bytes.data(), handle.size);
-    Fd fd{::open_by_handle_at(mount_fd, &buffer.header, flags | O_CLOEXEC)};
-    if (!fd.valid()) return last_error("open an object by its file handle");
-    return fd;
+    for (int tries = 0;; ++tries) {
+        Fd fd{::open_by_handle_at(mount_fd, &buffer.header, flags | O_CLOEXEC)};
+        if (fd.valid()) return fd;
+        // ext4 says ENOMEM while the object's number is being given to a new one.
+        if (errno != ENOMEM || tries == kTriesWithoutMemory)
+            return last_error("open an object by its file handle");
+        ::sched_yield();
+    }
 }
 
 Result<std::optional<Identity>> read_identity(int fd, const FileHandle& own) {

@@ -21,7 +21,9 @@
 namespace twinspool {
 namespace {
 
-constexpr unsigned kKernelThread = 0x00200000;  // PF_KTHREAD of linux/sched.h
+// Of linux/sched.h.
+constexpr unsigned long kKernelThread = 0x00200000;  // PF_KTHREAD
+constexpr unsigned long kExiting = 0x00000004;       // PF_EXITING
 
 std::vector<std::string> names_in(const std::string& path) {
     auto names = entries_of(path);
@@ -46,13 +48,23 @@ std::string command_of(pid_t pid) {
     return text;
 }
 
-bool is_kernel_thread(pid_t pid) {
+// The kernel's PF_ flags; 0 for a process that is gone.
+unsigned long flags_of(pid_t pid) {
     // "pid (comm) state ppid pgrp session tty tpgid flags …"; comm may hold anything.
     const std::string text = text_of(fmt::format("/proc/{}/stat", pid));
     std::size_t at = text.rfind(')');
     for (int field = 0; at != std::string::npos && field < 7; ++field) at = text.find(' ', at + 1);
-    if (at == std::string::npos) return false;
-    return (std::strtoul(text.c_str() + at, nullptr, 10) & kKernelThread) != 0;
+    return at == std::string::npos ? 0 : std::strtoul(text.c_str() + at, nullptr, 10);
+}
+
+bool is_kernel_thread(pid_t pid) { return (flags_of(pid) & kKernelThread) != 0; }
+
+bool runs_this_program(pid_t pid) {
+    struct stat own {};
+    struct stat other {};
+    return ::stat("/proc/self/exe", &own) == 0 &&
+           ::stat(fmt::format("/proc/{}/exe", pid).c_str(), &other) == 0 &&
+           own.st_dev == other.st_dev && own.st_ino == other.st_ino;
 }
 
 // Processes of programs, without this one.
@@ -276,6 +288,8 @@ std::string describe(const std::vector<ProcessFinding>& findings, std::size_t li
     if (findings.size() > limit) text += fmt::format(", and {} more", findings.size() - limit);
     return text;
 }
+
+bool is_passing(pid_t pid) { return (flags_of(pid) & kExiting) != 0 || runs_this_program(pid); }
 
 Result<std::vector<ProcessFinding>> users_of_place(const FsPlace& place) {
     return users(place.device, [&](const Hold& hold) {

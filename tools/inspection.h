@@ -27,6 +27,10 @@ std::string describe(const std::vector<ProcessFinding>& findings, std::size_t li
 // overlay.
 Result<std::vector<ProcessFinding>> users_of_place(const FsPlace& place);
 
+// Whether what a process has open goes away by itself: it is ending, or it is this program, which
+// has everything of a daemon open between the fork and the exec of a standby process.
+bool is_passing(pid_t pid);
+
 // Who uses anything of the file system on this device, through whichever mount.
 Result<std::vector<ProcessFinding>> users_of_device(dev_t device);
 

@@ -4,13 +4,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <thread>
 
 #include "tools/inspection.h"
 #include "tools/mount_table.h"
 
 namespace twinspool {
 namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kPassingPatience = 5s;
+constexpr auto kLookAgain = 10ms;
 
 // Where the directory's files are, whatever overlay stands over it.
 Result<FsPlace> backing_place(const std::string& directory) {
@@ -75,15 +83,22 @@ std::vector<std::string> Site::sources() const {
 }
 
 Verdict Site::check_nobody_inside(pid_t daemon) const {
+    const auto deadline = std::chrono::steady_clock::now() + kPassingPatience;
     for (const auto& place : places_) {
         TS_ASSIGN(const auto where, backing_place(place.directory));
-        TS_ASSIGN(auto users, users_of_place(where));
-        std::erase_if(users, [&](const ProcessFinding& user) { return user.pid == daemon; });
-        if (!users.empty())
-            return failure(
-                "{} is in use: {}; they would write past the overlay: stop them first, or "
-                "use --force",
-                place.directory, describe(users));
+        for (;;) {
+            TS_ASSIGN(auto users, users_of_place(where));
+            std::erase_if(users, [&](const auto& user) { return user.pid == daemon; });
+            if (users.empty()) break;
+            const bool pass = std::all_of(users.begin(), users.end(),
+                                          [](const auto& user) { return is_passing(user.pid); });
+            if (!pass || std::chrono::steady_clock::now() >= deadline)
+                return failure(
+                    "{} is in use: {}; they would write past the overlay: stop them first, or "
+                    "use --force",
+                    place.directory, describe(users));
+            std::this_thread::sleep_for(kLookAgain);
+        }
     }
     return {};
 }
@@ -209,13 +224,22 @@ Verdict Site::take_away() {
     return {};
 }
 
-void Site::withdraw() {
-    for (auto& place : places_)
-        if (place.placed_now) (void)twinspool::take_away(place.directory);
+bool Site::withdraw() {
+    bool all = true;
+    for (auto& place : places_) {
+        if (place.cover != Cover::kLive) continue;
+        const auto removal = place.placed_now ? twinspool::take_away(place.directory)
+                                              : Outcome<Removal>{Removal::kBusy};
+        if (!removal.ok() || removal.value() == Removal::kBusy)
+            all = false;
+        else
+            place.cover = Cover::kBare;
+    }
+    return all;
 }
 
 void Site::undo() {
-    withdraw();
+    (void)withdraw();
     for (auto& place : places_)
         if (place.bound_now) (void)unmount_all(place.backing);
     (void)unmount_all(paths_.mount());

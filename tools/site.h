@@ -32,7 +32,8 @@ class Site {
     [[nodiscard]] std::vector<std::string> sources() const;  // where each backing tree is reached
 
     // Who writes past the overlay, or would: a sentence with names, or nothing wrong.
-    // The daemon itself has the backing trees open: `daemon` is left out.
+    // The daemon itself has the backing trees open: `daemon` is left out. Who is passing is waited
+    // for.
     [[nodiscard]] Verdict check_nobody_inside(pid_t daemon) const;
     [[nodiscard]] Verdict check_everybody_reached() const;
     // Who keeps the living overlay busy.
@@ -48,8 +49,8 @@ class Site {
     // Takes it away from each. kDone is all or nothing: if one is busy, those taken are put back.
     Verdict take_away();
     // Undoes what put_in_place() did: dead overlays that were replaced are not put back, but what
-    // replaced them stays, and will be as dead once the daemon has ended.
-    void withdraw();
+    // replaced them stays, and will be as dead once the daemon has ended. False if anything stays.
+    bool withdraw();
     // Undoes what prepare() did, after the daemon's end.
     void undo();
     // After a clean end: nothing of the volume is left mounted anywhere.

@@ -69,9 +69,10 @@ Verdict check_directories_kept(const VolumePaths& paths, const VolumeConfig& con
 
 Starting::~Starting() {
     if (kept_ || !prepared_) return;
-    site_.withdraw();
+    const bool withdrawn = site_.withdraw();
     if (daemon_ != 0) {
-        ::kill(daemon_, SIGUSR1);  // end now, without a `down`
+        // It ends in order without a `down`; but not while it is mounted anywhere.
+        ::kill(daemon_, withdrawn ? SIGUSR1 : SIGKILL);
         if (!wait_for_daemon_end(paths_, kEndPatience)) ::kill(daemon_, SIGKILL);
         (void)::waitpid(daemon_, nullptr, 0);
     }

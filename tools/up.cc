@@ -26,13 +26,16 @@ std::atomic<pid_t> foreground_daemon{0};
 
 void pass_on(int signal) { ::kill(foreground_daemon, signal); }
 
-// In the foreground: signals go to the daemon, and its end is ours.
-Outcome<ExitCode> stay(pid_t daemon) {
+// In the foreground: signals go to the daemon, also those that came since its start, and its end is
+// ours.
+Outcome<ExitCode> stay(Starting& starting) {
+    const pid_t daemon = starting.daemon();
     foreground_daemon = daemon;
     struct sigaction action {};
     action.sa_handler = pass_on;
     ::sigaction(SIGTERM, &action, nullptr);
     ::sigaction(SIGINT, &action, nullptr);
+    starting.let_go();
     int status = 0;
     while (::waitpid(daemon, &status, 0) < 0)
         if (errno != EINTR) return last_error("wait for the daemon");
@@ -87,12 +90,15 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
     print(fmt::format("{}: mounted over {}; transport {}\n", paths.name,
                       fmt::join(directories, ", "), transport));
 
-    TS_ASSIGN(const auto standby, starting.wait_standby());
-    if (!standby.empty()) print_error(standby);
+    const auto standby = starting.wait_standby();
     lock.reset();
-    starting.let_go();
-    if (arguments.foreground) return stay(starting.daemon());
-    return standby.empty() ? ExitCode::kDone : ExitCode::kDegraded;
+    if (standby.ok() && !standby.value().empty()) print_error(standby.value());
+    if (arguments.foreground) {
+        if (!standby.ok()) ::kill(starting.daemon(), SIGTERM);  // it is not left behind
+        return stay(starting);
+    }
+    TS_TRY(standby);
+    return standby.value().empty() ? ExitCode::kDone : ExitCode::kDegraded;
 }
 
 }  // namespace twinspool

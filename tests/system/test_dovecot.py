@@ -40,11 +40,6 @@ def drop_locks(directory):
         lock.unlink()
 
 
-# An open defect, said in the README: now and then a delivery is refused because a process reads zeros
-# or old bytes where another has written. Not strict: most runs pass.
-refusals_are_known = pytest.mark.xfail(reason="deliveries are refused now and then", strict=False)
-
-
 @contextlib.contextmanager
 def on_a_copy_of_the_replica(volume, form):
     """The standby's tree is plain files that a mail server can run on; a copy, because Dovecot
@@ -57,7 +52,6 @@ def on_a_copy_of_the_replica(volume, form):
         yield dovecot
 
 
-@refusals_are_known
 @pytest.mark.parametrize("form", FORMS)
 def test_every_message_comes_out_as_it_went_in(spool, form):
     with Dovecot(spool.base / "dovecot", spool.dir, form) as dovecot:
@@ -119,7 +113,6 @@ def test_every_message_acknowledged_is_on_the_standby_when_all_is_dead(spool, fo
     spool.assert_equal()
 
 
-@refusals_are_known
 def test_deliveries_go_on_while_the_standby_is_killed(spool):
     with Dovecot(spool.base / "dovecot", spool.dir) as dovecot:
         deliveries = Deliveries(dovecot, USERS, range(600)).start()

@@ -15,6 +15,7 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 import threading
 import time
 
@@ -136,6 +137,30 @@ def test_appends_of_several_processes_do_not_overlap(area):
     content = file.read_bytes()
     assert len(content) == 4 * 200 * 100
     assert all(len(set(content[at : at + 100])) == 1 for at in range(0, len(content), 100))
+
+
+def test_who_opens_a_growing_file_never_sees_zeros(area):
+    """As Dovecot reads its log: each reader opens it anew while another process appends."""
+    file, seconds = write(area / "file", b""), 3
+    read_on = """
+import os, sys, time
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    fd = os.open(sys.argv[1], os.O_RDWR)
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, 10000, max(0, size - 8000))
+    os.close(fd)
+    if b"\\0" in data:
+        sys.exit(f"zeros in the last of {size} bytes")
+"""
+    readers = [
+        subprocess.Popen([sys.executable, "-c", read_on, file, str(seconds)]) for _ in range(3)
+    ]
+    while any(reader.poll() is None for reader in readers):
+        with opened(file, os.O_WRONLY | os.O_APPEND) as fd:
+            for _ in range(100):
+                os.write(fd, b"x" * 104)
+    assert [reader.returncode for reader in readers] == [0, 0, 0]
 
 
 def test_o_direct_reads_and_writes(area):

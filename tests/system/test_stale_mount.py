@@ -7,6 +7,7 @@ import threading
 import time
 
 import machine
+import pytest
 import volume as volumes
 
 
@@ -164,3 +165,60 @@ def test_an_up_that_was_killed_is_completed_by_the_next(make_volume):
         assert (volume.dir / "file").read_text() == "x"
     volume.wait("in-sync")
     volume.assert_equal()
+
+
+def holder_of(path, command=("sleep", "300")):
+    """A process that has it open, and does nothing."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return subprocess.Popen(command, pass_fds=[fd], stdout=subprocess.DEVNULL)
+    finally:
+        os.close(fd)
+
+
+def test_up_waits_for_processes_of_its_own_that_come_and_go(make_volume):
+    """As a daemon's child between fork and exec, which has what the daemon had open."""
+    volume = make_volume()
+    volume.create()
+    watcher = holder_of(
+        volume.dir,
+        ("env", f"TWINSPOOL_ROOT={volume.root}", volumes.PROGRAM, "status", "--watch", "vol"),
+    )
+    end = threading.Timer(0.7, watcher.kill)
+    end.start()
+    try:
+        assert volume.up().seconds > 0.3
+    finally:
+        end.join()
+        watcher.wait()
+
+
+def test_who_comes_while_up_is_at_work_is_found_and_nothing_hangs(volume):
+    """The second look finds who opened a file after the first; the overlay stays, as dead as it was."""
+    (volume.dir / "file").write_text("x")
+    backing = volume.backing() / "file"
+    pid_file = volume.root / "run" / "vol" / "daemon.pid"
+    for _ in range(30):
+        volume.kill_all()
+        before = pid_file.read_text()
+        up = subprocess.Popen(
+            [volumes.PROGRAM, "up", "vol"],
+            env=dict(os.environ, TWINSPOOL_ROOT=str(volume.root)),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while pid_file.read_text() in ("", before) and up.poll() is None:
+            pass
+        with holder_of(backing) as holder:
+            begin = time.monotonic()
+            said = up.communicate(timeout=60)[1]
+            took = time.monotonic() - begin
+            holder.kill()
+        if "write past the overlay" in said and f"({holder.pid})" in said:
+            break
+    assert up.returncode == 1 and took < 5, (up.returncode, took, said)
+    with pytest.raises(OSError) as death:
+        os.listdir(volume.dir)
+    assert death.value.errno in volumes.DEATH
+    volume.up()
+    assert (volume.dir / "file").read_text() == "x"

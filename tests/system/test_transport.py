@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from load import Load, write_and_sync
+from load import Call, Load, write_and_sync
 
 SWITCH = Path("/sys/module/fuse/parameters/enable_uring")
 
@@ -47,6 +47,26 @@ def test_over_dev_fuse_everything_is_the_same(make_volume, fresh):
         write_and_sync(volume.dir / str(number), os.urandom(20000))
     volume.down()
     assert volume.compare() == []
+
+
+@pytest.mark.parametrize("transport", ["io_uring", "dev"])
+def test_opening_costs_no_message(make_volume, transport):
+    """With a daemon that does nothing, what is known already opens and closes all the same."""
+    volume = make_volume(transport=transport).start()
+    file, directory = volume.dir / "file", volume.dir / "directory"
+    file.write_bytes(b"content")
+    directory.mkdir()
+
+    def open_and_close():
+        for path, flags in ((file, os.O_RDWR), (file, os.O_RDONLY), (directory, os.O_DIRECTORY)):
+            os.close(os.open(path, flags))
+
+    open_and_close()  # the kernel asks once
+    with volume.stopped_primary():
+        opening = Call(open_and_close)
+        opening.join(5)
+        assert opening.returned and opening.error is None
+    assert file.read_bytes() == b"content"
 
 
 @pytest.mark.slow

@@ -214,15 +214,20 @@ class Volume:
         machine.kill(*self.processes())
 
     @contextlib.contextmanager
-    def stopped_standby(self):
+    def stopped(self, pid):
         """SIGSTOP for the time of the block: the process is there and does nothing."""
-        pid = self.standby_pid
         os.kill(pid, signal.SIGSTOP)
         try:
             yield pid
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+
+    def stopped_standby(self):
+        return self.stopped(self.standby_pid)
+
+    def stopped_primary(self):
+        return self.stopped(self.primary_pid)
 
     def tail(self):
         """The file on tmpfs that holds what is not durable yet; it outlives every process of the

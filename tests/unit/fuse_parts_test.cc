@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The small parts: gate, pool, known names, descriptors, table of objects, streams of entries.
 #include <linux/fs.h>
+#include <sys/fsuid.h>
 
 #include <atomic>
 #include <set>
 #include <thread>
 
 #include "fuse/listing.h"
+#include "fuse/process.h"
 #include "tests/unit/fuse_support.h"
 
 namespace twinspool::test {
@@ -43,6 +45,20 @@ TEST(Pool, RunsWhatIsQueuedBeforeItStops) {
     EXPECT_EQ(done.load(), 100);
     pool.post([&] { ++done; });  // nobody left: at once
     EXPECT_EQ(done.load(), 101);
+}
+
+TEST(Process, AThreadActsForWhomItSaysWhoeverMadeIt) {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+    const auto acting = [] { return ::setfsuid(static_cast<uid_t>(-1)); };
+    std::thread{[&] {
+        act_as({.uid = 1000, .gid = 1000});
+        EXPECT_EQ(acting(), 1000);
+        std::thread{[&] {
+            EXPECT_EQ(acting(), 1000);
+            act_as({.uid = 0, .gid = 0});
+            EXPECT_EQ(acting(), 0);
+        }}.join();
+    }}.join();
 }
 
 TEST(KnownNames, AnotherNameIsOneThatIsNotThis) {
@@ -126,6 +142,28 @@ class FewEntries final : public EntryWriter {
    private:
     std::size_t room_;
 };
+
+TEST_F(FuseParts, AnObjectThatIsGoneIsStaleAlsoWhileItsNumberIsUsedAgain) {
+    put("gone", "");
+    const auto handle = handle_of(Fd{::open(path("gone").c_str(), O_RDONLY)}.get());
+    ASSERT_TRUE(handle.ok());
+    ASSERT_EQ(::unlink(path("gone").c_str()), 0);
+    std::atomic<bool> stop{false};
+    std::thread others{[&] {
+        const std::string other = path("other");
+        while (!stop) {
+            Fd{::open(other.c_str(), O_CREAT | O_EXCL | O_WRONLY, 0600)}.reset();
+            ::unlink(other.c_str());
+        }
+    }};
+    for (int i = 0; i < 20'000; ++i) {
+        const auto opened = open_handle(backing.get(), *handle, O_PATH);
+        ASSERT_FALSE(opened.ok());
+        ASSERT_EQ(opened.error().code, ESTALE);
+    }
+    stop = true;
+    others.join();
+}
 
 TEST_F(FuseParts, AListingThatIsTakenUpAgainGivesEachEntryOnceWhileOthersComeAndGo) {
     for (int i = 0; i < 300; ++i) create("stays" + std::to_string(i));

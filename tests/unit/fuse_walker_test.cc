@@ -2,6 +2,8 @@
 // Telling the standbys of what is already there: on the way, by the walker, and after changes that
 // were made underneath.
 #include <algorithm>
+#include <mutex>
+#include <thread>
 
 #include "tests/unit/fuse_support.h"
 
@@ -50,6 +52,31 @@ TEST_F(FuseWalker, ACopyThatCarriesAnIdentityGetsItsOwn) {
     const ObjectId copy = look("copy");
     EXPECT_NE(copy, file);
     EXPECT_EQ(logged(), Words{"adopt"});
+}
+
+TEST_F(FuseWalker, WhatIsBeingMadeIsNotGivenAnotherIdentity) {
+    const InodeRef parent = volume->inodes.find(root());
+    std::unique_lock maker{parent->mutex};
+    put("new", "");  // made, and neither marked nor in the table yet
+    {
+        Turn turn{*journal, Turn::Waiting::kForbidden};
+        const auto found = find_entry(*volume, turn, *parent, "new");
+        ASSERT_FALSE(found.ok());
+        EXPECT_TRUE(Ending{found.error().code}.is_busy());
+    }
+    ObjectId met{};
+    std::thread walker{[&] { met = look("new"); }};
+    const Fd made{::open(path("new").c_str(), O_RDONLY)};
+    const auto handle = handle_of(made.get());
+    ASSERT_TRUE(handle.ok());
+    const ObjectId id = journal->new_object_id();
+    ASSERT_TRUE(write_identity(
+                    made.get(),
+                    {.object = id, .generation = kGeneration, .complete = true, .handle = *handle})
+                    .ok());
+    maker.unlock();
+    walker.join();
+    EXPECT_EQ(met, id);
 }
 
 TEST_F(FuseWalker, ASeedTellsEverythingWithItsContent) {
