@@ -54,7 +54,7 @@ Status ApplyRun::change_contents() {
 }
 
 Status ApplyRun::write_content(const ObjectChange& change) {
-    TS_ASSIGN(const Fd fd, open_changed(change, O_WRONLY));
+    TS_ASSIGN(const Fd fd, open_changed(change, O_RDWR));
     if (!fd.valid()) return {};
     ++counters_.written;
     return tree_.change_content(fd.get(), change.content);

@@ -35,7 +35,7 @@ struct Cursor::Parts {
 };
 
 Error Cursor::Parts::damage(const Error& why) const {
-    return make_error(EBADMSG, "segment {} is damaged at offset {} ({})", segment.path,
+    return make_error(EBADMSG, "read segment {}: it is damaged at offset {} ({})", segment.path,
                       std::uint64_t{block} * kBlockBytes, why.doing);
 }
 

@@ -42,7 +42,7 @@ Result<LoadedSegment> load(const SegmentName& name, std::uint64_t volume) {
 }
 
 Error damage(const LoadedSegment& at, std::uint32_t block, const Error& why) {
-    return make_error(EBADMSG, "segment {} is damaged at offset {} ({})", at.segment.path,
+    return make_error(EBADMSG, "read segment {}: it is damaged at offset {} ({})", at.segment.path,
                       std::uint64_t{block} * kBlockBytes, why.doing);
 }
 
@@ -127,11 +127,12 @@ Result<JournalEnd> find_end(const std::string& directory, std::uint64_t volume) 
                               Chain{header.epoch_chain}};
             end.epochs.push_back(end.epoch);
         } else if (before != end.end || raw(names[i - 1].number) + 1 != raw(names[i].number)) {
-            return make_error(EBADMSG,
-                              "segment {} is damaged at offset {} (the next, {}, begins after "
-                              "record {}, this one ends with record {})",
-                              names[i - 1].path, std::uint64_t{end.next.block} * kBlockBytes,
-                              names[i].path, before.lsn.value, end.end.lsn.value);
+            return make_error(
+                EBADMSG,
+                "read segment {}: it is damaged at offset {} (the next, {}, begins after "
+                "record {}, this one ends with record {})",
+                names[i - 1].path, std::uint64_t{end.next.block} * kBlockBytes, names[i].path,
+                before.lsn.value, end.end.lsn.value);
         }
         TS_TRY(read_segment(at, volume, i + 1 == names.size(), end));
     }

@@ -14,11 +14,13 @@
 
 namespace twinspool {
 
-// `code` is an errno; `doing` is a clause that can stand after "could not": "open /x/y".
+// `code` is an errno; `doing` is a clause that can stand after "could not": "open /x/y". With
+// EBADMSG (damage) and EREMOTEIO (the other side's words) it says why, too.
 struct [[nodiscard]] Error {
     int code = EIO;
     std::string doing;
     [[nodiscard]] std::string text() const {
+        if (code == EBADMSG || code == EREMOTEIO) return doing;
         return fmt::format("{}: {}", doing, std::strerror(code));  // NOLINT(concurrency-mt-unsafe)
     }
 };

@@ -123,6 +123,8 @@ class Tree {
     Status write_data(int fd, ContentChange::Extents::const_iterator& it,
                       ContentChange::Extents::const_iterator end);
     Status make_zeros(int fd, std::uint64_t offset, const Extent& extent, std::uint64_t file_size);
+    Status empty_edges(int fd, std::uint64_t offset, const Extent& hole);
+    Status set_size(int fd, std::uint64_t size);
 
     Fd store_;
     Fd tree_;

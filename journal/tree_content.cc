@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::size_t kMaxVectors = 64;
 constexpr std::size_t kZeroBytes = 65536;
+constexpr std::size_t kFsBlockBytes = 4096;  // of most file systems
 
 off_t offset_of(std::uint64_t value) { return static_cast<off_t>(value); }
 
@@ -42,10 +43,25 @@ Status write_zeros(int fd, std::uint64_t offset, std::uint64_t end) {
 
 }  // namespace
 
+// Where a hole ends inside a block, what was there before the range may have kept the block: it is
+// given up as well if nothing is left in it. (In the source it was one hole before it was cut.)
+Status Tree::empty_edges(int fd, std::uint64_t offset, const Extent& hole) {
+    for (const std::uint64_t edge : {offset, offset + hole.length}) {
+        if (edge % kFsBlockBytes == 0) continue;
+        const std::uint64_t block = edge - edge % kFsBlockBytes;
+        std::array<std::byte, kFsBlockBytes> bytes{};
+        if (::pread(fd, bytes.data(), bytes.size(), offset_of(block)) < 0)
+            return last_error("read {} bytes at {}", bytes.size(), block);
+        if (std::all_of(bytes.begin(), bytes.end(), [](auto each) { return each == std::byte{}; }))
+            TS_TRY(make_zeros(fd, block, {.length = bytes.size(), .kind = hole.kind}, block));
+    }
+    return {};
+}
+
 Status Tree::change_content(int fd, const ContentChange& content) {
     struct stat status {};
     if (::fstat(fd, &status) != 0) return last_error("look at a file");
-    auto size = static_cast<std::uint64_t>(status.st_size);
+    const auto size = static_cast<std::uint64_t>(status.st_size);
     if (content.cut() && size > *content.cut()) {
         TS_TRY(step());
         if (::ftruncate(fd, offset_of(*content.cut())) != 0)
@@ -60,14 +76,20 @@ Status Tree::change_content(int fd, const ContentChange& content) {
             ++it;
         }
     }
-    if (!content.size()) return {};
+    if (content.size()) TS_TRY(set_size(fd, *content.size()));
+    for (const auto& [offset, extent] : extents)
+        if (extent.kind == ExtentKind::kHole) TS_TRY(empty_edges(fd, offset, extent));
+    return {};
+}
+
+Status Tree::set_size(int fd, std::uint64_t size) {
+    struct stat status {};
     if (::fstat(fd, &status) != 0) return last_error("look at a file");
-    size = static_cast<std::uint64_t>(status.st_size);
-    if (size != *content.size()) {  // setting the same size again would drop space kept beyond it
-        TS_TRY(step());
-        if (::ftruncate(fd, offset_of(*content.size())) != 0)
-            return last_error("set the size of a file to {}", *content.size());
-    }
+    // Setting the same size again would drop space kept beyond it.
+    if (static_cast<std::uint64_t>(status.st_size) == size) return {};
+    TS_TRY(step());
+    if (::ftruncate(fd, offset_of(size)) != 0)
+        return last_error("set the size of a file to {}", size);
     return {};
 }
 

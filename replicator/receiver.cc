@@ -99,7 +99,7 @@ Status Receiver::greet(LinkTransport& transport) {
     Message message;
     TS_TRY(receive_message(transport, message));
     if (message.type == MessageType::kRefuse)
-        return make_error(ECONNREFUSED, "serve the primary: it says: {}", message.text());
+        return make_error(EREMOTEIO, "serve the primary: it says: {}", message.text());
     TS_ASSIGN(const Welcome welcome, body_of<Welcome>(message, MessageType::kWelcome));
     if (welcome.start_over != 0)
         TS_TRY(start_over(welcome));
@@ -151,7 +151,7 @@ Status Receiver::take(const Message& message) {
         case MessageType::kHeartbeat:
             return ack();
         case MessageType::kRefuse:
-            return make_error(ECONNREFUSED, "serve the primary: it says: {}", message.text());
+            return make_error(EREMOTEIO, "serve the primary: it says: {}", message.text());
         default:
             return make_error(EBADMSG, "serve the primary: message {} is not for a standby",
                               static_cast<int>(message.type));

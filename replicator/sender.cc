@@ -140,7 +140,7 @@ Status Sender::handshake() {
     Message message;
     TS_TRY(receive_message(*transport_, message));
     if (message.type == MessageType::kRefuse)
-        return make_error(ECONNREFUSED, "reach the standby: it says: {}", message.text());
+        return make_error(EREMOTEIO, "reach the standby: it says: {}", message.text());
     TS_ASSIGN(const Hello hello, body_of<Hello>(message, MessageType::kHello));
     if (hello.volume != options_.volume) {
         (void)send_text(*transport_, MessageType::kRefuse, "you are of another volume");

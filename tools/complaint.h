@@ -26,10 +26,7 @@ struct [[nodiscard]] Complaint {
     std::string sentence;  // without "twinspool: " and without a full stop
     Complaint() = default;
     Complaint(ExitCode exit_code, std::string text) : code(exit_code), sentence(std::move(text)) {}
-    // Damage is described in full already; "Bad message" would say nothing more.
-    Complaint(const Error& error)
-        : sentence(
-              fmt::format("could not {}", error.code == EBADMSG ? error.doing : error.text())) {}
+    Complaint(const Error& error) : sentence(fmt::format("could not {}", error.text())) {}
 };
 
 template <typename... Args>

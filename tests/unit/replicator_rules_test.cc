@@ -159,6 +159,23 @@ TEST_F(ApplyRules, HolesStayHoles) {
     EXPECT_LE(status_of("a").st_blocks * 512, 1 << 20);
 }
 
+TEST_F(ApplyRules, AHoleThatWasCutInsideABlockStaysAHole) {
+    constexpr std::uint64_t kSize = 65536;
+    create(kFile, kTop, "a", file());
+    write(kFile, std::string(kSize, 'x'));
+    apply_all();
+    log.add(AllocateOp{.object = kFile,
+                       .kind = AllocateKind::kPunch,
+                       .length = kSize,
+                       .size = kSize,
+                       .mtime = {8, 8}});
+    log.add(TruncateOp{.object = kFile, .size = 100, .mtime = {8, 8}});
+    log.add(TruncateOp{.object = kFile, .size = kSize, .mtime = {8, 8}});
+    apply_all();
+    EXPECT_EQ(status_of("a").st_size, off_t{kSize});
+    EXPECT_EQ(status_of("a").st_blocks, 0);
+}
+
 TEST_F(ApplyRules, NothingIsInherited) {
     // A default ACL and a set-gid bit on the directory would show on what is made in it.
     create(kFolder, kTop, "d", {.mode = S_IFDIR | 02775, .uid = 0, .gid = 5, .mtime = {7, 7}});
