@@ -90,10 +90,11 @@ bool is_known_name(Volume& volume, const Inode& parent, const char* name, const 
 Result<InodeRef> identify_object(Volume& volume, std::uint32_t directory, int fd,
                                  const struct statx& now) {
     TS_ASSIGN(const FileHandle handle, handle_of(fd));
-    TS_ASSIGN(const auto identity, read_identity(fd, handle));
     const std::lock_guard lock{adoption_mutex(now.stx_ino)};
     InodeRef known = volume.inodes.find(directory, now.stx_ino);
     if (known) return known;
+    // Under the lock: whoever met it by another name may have given it one meanwhile.
+    TS_ASSIGN(const auto identity, read_identity(fd, handle));
     auto fresh = make_inode(volume, directory, handle, identity, now);
     return volume.inodes.insert(fresh);
 }

@@ -38,6 +38,10 @@ Result<InodeRef> identify_object(Volume& volume, std::uint32_t directory, int fd
 // locks.
 Ending ensure_directory_told(Volume& volume, Turn& turn, Inode& directory);
 
+// Marks it, if it can be marked: an immutable one cannot, nor one with no space for an xattr. Such
+// an object is told of anew, under another id, when it has been forgotten.
+Status keep_identity(int fd, const Identity& identity);
+
 // Tells that `object` stands at this entry. The caller is inside the gate and holds the locks of
 // both. kAgain: it was changed underneath, so what the standbys have of its content does not count.
 enum class Telling : std::uint8_t { kFirst, kAgain };

@@ -359,15 +359,20 @@ Request decode_request(fuse_req_t request) {
 #if defined(__SANITIZE_THREAD__) && FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
 extern "C" void __tsan_acquire(void*);
 extern "C" void __tsan_release(void*);
+extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
 void request_came(fuse_req_t request) {
     if (fuse_req_is_uring(request)) __tsan_acquire(request);
 }
-void request_goes(fuse_req_t request) {
+RequestGoes::RequestGoes(fuse_req_t request) {
     if (fuse_req_is_uring(request)) __tsan_release(request);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
 }
+RequestGoes::~RequestGoes() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__); }
 #else
 void request_came(fuse_req_t /*request*/) {}
-void request_goes(fuse_req_t /*request*/) {}
+RequestGoes::RequestGoes(fuse_req_t /*request*/) {}
+RequestGoes::~RequestGoes() = default;
 #endif
 
 const fuse_lowlevel_ops& handlers() {

@@ -72,11 +72,7 @@ Status log_attributes(Turn& turn, Inode& inode, int fd, const struct statx& now,
         TS_ASSIGN(const auto acl, read_xattr(fd, kAccessAcl));
         if (acl) turn.append(acl->op(inode.id));
     }
-    if (had_capability) {
-        inode.capability = Knowledge::kUnknown;
-        TS_ASSIGN(const auto capability, read_xattr(fd, kCapabilityXattr));
-        if (!capability) turn.append(RemoveXattrOp{.object = inode.id, .name = kCapabilityXattr});
-    }
+    if (had_capability) log_lost_capability(turn, inode, fd);
     return {};
 }
 

@@ -63,6 +63,7 @@ Answered write_data(Volume& volume, Turn& turn, const Request& request, ObjectId
     if (failed != 0) {
         // The mtime may have changed all the same: ext4 sets it before it finds the disk full.
         if (logged) turn.append(AttributesOp{.object = id, .attributes = attributes_of(now)});
+        if (logged && capable) log_lost_capability(turn, *inode, lease.fd());
         change.logged();
         return plain(failed);
     }
@@ -71,7 +72,7 @@ Answered write_data(Volume& volume, Turn& turn, const Request& request, ObjectId
                             .offset = static_cast<std::uint64_t>(offset),
                             .mtime = mtime_of(now),
                             .data = data.first(size)});
-        log_privileges(turn, *inode, now, privileges, capable);
+        log_privileges(turn, *inode, lease.fd(), now, privileges, capable);
         change.logged();
     }
     return Answer{Answer::Count{.count = size}};
@@ -113,7 +114,7 @@ Answered allocate(Volume& volume, Turn& turn, const Request& request, ObjectId i
                                .length = error == 0 ? static_cast<std::uint64_t>(length) : 0,
                                .size = now.stx_size,
                                .mtime = mtime_of(now)});
-        log_privileges(turn, *inode, now, privileges, capable);
+        log_privileges(turn, *inode, lease.fd(), now, privileges, capable);
         change.logged();
     }
     if (error != 0) return plain(error);

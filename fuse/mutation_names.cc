@@ -35,15 +35,19 @@ bool loses_last_name(const Found& found) {
     return S_ISDIR(found.attributes.stx_mode) || found.attributes.stx_nlink <= 1;
 }
 
+bool is_root(const Volume& volume, const Inode& inode) {
+    return inode.id == volume.directories[inode.directory].root->id;
+}
+
 // Keeps the object usable for those who have it open. Before acting.
-Status keep_usable(Volume& volume, const Found& found, const Inode& parent, int parent_fd,
+Status keep_usable(Volume& volume, const Found& found, bool root_is_locked, int parent_fd,
                    const char* name) {
     if (!loses_last_name(found)) return {};
     found.inode->large = found.attributes.stx_size > kLargeFileBytes;
     TS_ASSIGN(const bool pinned,
               volume.descriptors.pin(*found.inode, volume.backing_fd(*found.inode)));
     if (pinned || S_ISDIR(found.attributes.stx_mode)) return {};
-    return keep_orphan(volume, *found.inode, parent, parent_fd, name);
+    return keep_orphan(volume, *found.inode, root_is_locked, parent_fd, name);
 }
 
 // Before the name goes: it may be all by which the standbys have the object, and its other names
@@ -202,7 +206,7 @@ Answered remove_name(Volume& volume, Turn& turn, const Request& /*request*/, Obj
     if (!volume.told(*parent.inode)) return plain(Ending::busy());
     if (!turn.may_wait() && loses_last_name(found) && found.attributes.stx_size > kLargeFileBytes)
         return plain(Ending::busy());
-    TS_TRY(keep_usable(volume, found, *parent.inode, parent.fd(), name));
+    TS_TRY(keep_usable(volume, found, is_root(volume, *parent.inode), parent.fd(), name));
     prepare_loss(volume, found, {.parent = parent.inode->id, .name = entry});
     change.note(*parent.inode, entry).note(*found.inode).noted();
     if (::unlinkat(parent.fd(), name, what == Removed::kDirectory ? AT_REMOVEDIR : 0) != 0) {
@@ -251,7 +255,9 @@ Answered rename_entry(Volume& volume, Turn& turn, const Request& /*request*/,
     tell_walker(volume, at.object);
     if (exchange) tell_walker(volume, *at.replaced);
     if (replaced != nullptr && !exchange) {
-        TS_TRY(keep_usable(volume, *at.replaced, *at.target.inode, at.target.fd(), target_name));
+        const bool root_is_locked =
+            is_root(volume, *at.source.inode) || is_root(volume, *at.target.inode);
+        TS_TRY(keep_usable(volume, *at.replaced, root_is_locked, at.target.fd(), target_name));
         prepare_loss(volume, *at.replaced, {.parent = at.target.inode->id, .name = to});
     }
     change.note(*at.source.inode, from).note(*at.target.inode, to).note(*at.object.inode);

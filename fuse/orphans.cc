@@ -27,11 +27,11 @@ void restore_mtime(int fd, const struct statx& before) {
     (void)::futimens(fd, times);
 }
 
-Status open_orphans(Directory& directory, const Inode& parent) {
+Status open_orphans(Directory& directory, bool root_is_locked) {
     const std::lock_guard lock{directory.orphans_mutex};
     if (directory.orphans.valid()) return {};
     std::unique_lock<std::mutex> root;
-    if (parent.id != directory.root->id) {
+    if (!root_is_locked) {
         root = std::unique_lock{directory.root->mutex, std::try_to_lock};
         if (!root.owns_lock()) return plain(Ending::busy());
     }
@@ -48,10 +48,10 @@ Status open_orphans(Directory& directory, const Inode& parent) {
 
 }  // namespace
 
-Status keep_orphan(Volume& volume, Inode& object, const Inode& parent, int parent_fd,
+Status keep_orphan(Volume& volume, Inode& object, bool root_is_locked, int parent_fd,
                    const char* entry) {
     Directory& directory = volume.directories[object.directory];
-    TS_TRY(open_orphans(directory, parent));
+    TS_TRY(open_orphans(directory, root_is_locked));
     if (::linkat(parent_fd, entry, directory.orphans.get(), OrphanName{object.id}.text, 0) != 0)
         return plain(errno);
     object.orphaned = true;

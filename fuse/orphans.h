@@ -9,10 +9,10 @@
 
 namespace twinspool {
 
-// Before the last unlink of `entry` of `parent`, which is the object's; both are locked. Busy (an
-// Ending) if the directory's root, whose mtime must stay as it is, is being changed by somebody
-// else.
-Status keep_orphan(Volume& volume, Inode& object, const Inode& parent, int parent_fd,
+// Before the last unlink of `entry`, which is the object's; it and the parent are locked, and
+// perhaps the directory's root, whose mtime must stay as it is. Busy (an Ending) if somebody else
+// changes that.
+Status keep_orphan(Volume& volume, Inode& object, bool root_is_locked, int parent_fd,
                    const char* entry);
 void remove_orphan(Volume& volume, Inode& object);
 // The hidden directory and all that is in it, with the root's mtime as it was.

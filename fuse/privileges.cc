@@ -26,12 +26,15 @@ bool may_have_capability(Inode& inode, int fd) {
     return size >= 0;
 }
 
-void log_privileges(Turn& turn, Inode& inode, const struct statx& now, Privileges privileges,
-                    bool had_capability) {
-    if (had_capability) {
-        inode.capability = Knowledge::kUnknown;
+void log_lost_capability(Turn& turn, Inode& inode, int fd) {
+    inode.capability = Knowledge::kUnknown;
+    if (::fgetxattr(fd, kCapabilityXattr, nullptr, 0) < 0 && errno == ENODATA)
         turn.append(RemoveXattrOp{.object = inode.id, .name = kCapabilityXattr});
-    }
+}
+
+void log_privileges(Turn& turn, Inode& inode, int fd, const struct statx& now,
+                    Privileges privileges, bool had_capability) {
+    if (had_capability) log_lost_capability(turn, inode, fd);
     if (privileges == Privileges::kKeep || !inode.privileged) return;
     inode.privileged = (now.stx_mode & (S_ISUID | S_ISGID)) != 0;
     turn.append(AttributesOp{.object = inode.id, .attributes = attributes_of(now)});

@@ -17,8 +17,9 @@ inline constexpr std::size_t kPrivilegesCredit = max_encoded_size(0) + max_encod
 Status drop_set_id_bits(Inode& inode, int fd);
 // Before acting: whether there is a capability that acting will remove.
 bool may_have_capability(Inode& inode, int fd);
-// After the record of the change itself.
-void log_privileges(Turn& turn, Inode& inode, const struct statx& now, Privileges privileges,
-                    bool had_capability);
+// After the record of the change itself; of an object that had one before.
+void log_lost_capability(Turn& turn, Inode& inode, int fd);
+void log_privileges(Turn& turn, Inode& inode, int fd, const struct statx& now,
+                    Privileges privileges, bool had_capability);
 
 }  // namespace twinspool

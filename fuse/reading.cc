@@ -152,6 +152,8 @@ Answered list_xattrs(Volume& volume, Turn& /*turn*/, const Request& request, Obj
     if (!inode) return plain(ESTALE);
     if (inode->xattrs == Knowledge::kNo) return sized(request, size, 0);
     TS_ASSIGN(const Lease lease, volume.lease(*inode));
+    // That there are none is remembered only if nobody is changing that.
+    const std::unique_lock lock{inode->mutex, std::try_to_lock};
     const ssize_t got = ::listxattr(ProcPath{lease.fd()}.c_str(), request.buffer, XATTR_LIST_MAX);
     if (got < 0) return plain(errno);
     std::string_view rest{request.buffer, static_cast<std::size_t>(got)};
@@ -164,7 +166,7 @@ Answered list_xattrs(Volume& volume, Turn& /*turn*/, const Request& request, Obj
         }
         rest.remove_prefix(name.size() + 1);
     }
-    if (kept == 0) inode->xattrs = Knowledge::kNo;
+    if (kept == 0 && lock.owns_lock()) inode->xattrs = Knowledge::kNo;
     return sized(request, size, kept);
 }
 

@@ -201,13 +201,18 @@ class Reconciliation {
         return {};
     }
 
+    // What is not told of is the walker's.
+    [[nodiscard]] bool told(const NotedObject& noted, int fd) const {
+        const auto known = read_identity(fd, noted.handle);
+        return known.ok() && *known && (*known)->object == noted.object &&
+               (*known)->generation == volume_.generation;
+    }
+
     Status object(const NotedObject& noted, bool has_range, std::uint64_t offset,
                   std::uint64_t length) {
         auto fd = open(noted, O_PATH | O_NOFOLLOW);
         if (!fd.ok()) return tolerable(fd.error()) ? Status{} : Status{fd.error()};
-        TS_ASSIGN(const auto known, read_identity(fd->get(), noted.handle));
-        if (!known || known->object != noted.object || known->generation != volume_.generation)
-            return {};  // not told of: the walker's
+        if (!told(noted, fd->get())) return {};
         struct statx now {};
         if (const int error = stat_object(fd->get(), now)) return plain(error);
         if (has_range && S_ISREG(now.stx_mode)) {
@@ -234,6 +239,7 @@ class Reconciliation {
         if (note.entries[0].name_size == 0 || note.entries[0].name_size > NAME_MAX) return {};
         auto fd = open(note.objects[0], O_PATH | O_NOFOLLOW);
         if (!fd.ok()) return tolerable(fd.error()) ? Status{} : Status{fd.error()};
+        if (!told(note.objects[0], fd->get())) return {};
         const std::string name{note.entries[0].name()};
         TS_ASSIGN(const auto there, read_xattr(fd->get(), name.c_str()));
         if (there) return {};

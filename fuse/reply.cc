@@ -71,7 +71,7 @@ class Reply::Waiter final : public CommitWaiter {
 
     void answered(int error) override {
         if (error != 0)
-            fuse_reply_err(request_, EIO);
+            Reply{*volume_, request_}.error(EIO);
         else
             send(*volume_, request_, answer_);
         answer_ = nothing();  // it may hold an object
@@ -96,7 +96,7 @@ class Reply::Waiter final : public CommitWaiter {
 };
 
 void Reply::send(Volume& volume, fuse_req* request, const Answer& answer) {
-    request_goes(request);
+    const RequestGoes goes{request};
     const Overloaded cases{
         [&](const Answer::Nothing&) { fuse_reply_err(request, 0); },
         [&](const Answer::NoEntry&) { send_no_entry(request); },
@@ -112,14 +112,17 @@ void Reply::send(Volume& volume, fuse_req* request, const Answer& answer) {
 }
 
 void Reply::error(int error) {
-    request_goes(request_);
+    const RequestGoes goes{request_};
     fuse_reply_err(std::exchange(request_, nullptr), error);
 }
 
 void Reply::answer(Answer&& answer, Lsn lsn) {
     Commit& commit = volume_->journal.commit();
     fuse_req* const request = std::exchange(request_, nullptr);
-    if (commit.mode() != CommitMode::kEvery || lsn.value == 0)
+    // What was told to the standbys on the way of a listing is no change, and the answer's bytes
+    // are in a buffer that is the thread's over /dev/fuse.
+    if (commit.mode() != CommitMode::kEvery || lsn.value == 0 ||
+        std::holds_alternative<Answer::Data>(answer.kind))
         send(*volume_, request, answer);
     else
         commit.wait(Waiter::make(*volume_, request, std::move(answer)), lsn);

@@ -29,9 +29,16 @@ Request decode_request(fuse_req_t request);
 bool arguments_stay(fuse_req_t request);
 
 // For ThreadSanitizer, which does not see that the kernel passes a request's memory on from the
-// thread that replied to the thread that serves the next one. Nothing in other builds.
+// thread that replied to the thread that serves the next one; what libfuse writes into it to reply
+// comes after the last moment that can be marked, and is left out. Nothing in other builds.
 void request_came(fuse_req_t request);
-void request_goes(fuse_req_t request);
+class RequestGoes {
+   public:
+    explicit RequestGoes(fuse_req_t request);
+    ~RequestGoes();
+    RequestGoes(const RequestGoes&) = delete;
+    RequestGoes& operator=(const RequestGoes&) = delete;
+};
 
 // An argument that outlives its handler.
 template <typename T>

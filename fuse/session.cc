@@ -204,7 +204,7 @@ Result<std::unique_ptr<Overlay>> Overlay::start(const OverlayOptions& options, J
     parts->walker = std::make_unique<Walker>(parts->volume, options.standby_count);
     parts->volume.walk = parts->walker.get();
     // Before the first request, so that it counts as walking from the start.
-    parts->volume.walking = true;
+    parts->volume.walking = parts->volume.in_round = true;
     TS_TRY(parts->mount());
     parts->begin_walk();
     return std::unique_ptr<Overlay>{new Overlay{std::move(parts)}};
@@ -223,7 +223,7 @@ Lsn Overlay::begin_reseed(std::uint32_t generation) {
     volume.gate.close();
     volume.generation = generation;
     volume.suspicion = Volume::Suspicion::kNone;
-    volume.walking = true;
+    volume.walking = volume.in_round = true;
     const Lsn from = volume.journal.appended() + 1;
     volume.gate.open();
     parts_->walker->begin(Walker::Round::kSeed);

@@ -62,19 +62,24 @@ void log_xattrs(Turn& turn, Inode& object, const Told& told) {
 }
 
 Ending note_told(Volume& volume, int fd, Inode& object, Telling telling) {
-    const bool has_content =
-        object.type == S_IFREG || (object.type == S_IFDIR && telling == Telling::kAgain);
     const std::uint32_t generation = volume.generation;
+    // The names in a directory that was made underneath are not known, other than by the look of
+    // it.
+    const bool made_underneath =
+        volume.suspicion == Volume::Suspicion::kSet && object.generation != generation;
+    const bool has_content =
+        object.type == S_IFREG ||
+        (object.type == S_IFDIR && (telling == Telling::kAgain || made_underneath));
     TS_FAULT(walker_told);
-    const Status written = write_identity(fd, {.object = object.id,
-                                               .generation = generation,
-                                               .complete = !has_content,
-                                               .handle = object.handle});
+    const Status written = keep_identity(fd, {.object = object.id,
+                                              .generation = generation,
+                                              .complete = !has_content,
+                                              .handle = object.handle});
     if (!written.ok()) return written.error().code;
     object.complete = !has_content;
     object.suspect = false;
     object.generation.store(generation, std::memory_order_release);
-    if (has_content && volume.walk != nullptr && !volume.walking) volume.walk->revisit(object);
+    if (has_content && volume.walk != nullptr && !volume.in_round) volume.walk->revisit(object);
     return Ending::done();
 }
 
@@ -92,6 +97,21 @@ Result<std::string> name_in_parent(int fd, const Inode& directory, int parent_fd
 }
 
 }  // namespace
+
+Status keep_identity(int fd, const Identity& identity) {
+    const Status written = write_identity(fd, identity);
+    if (written.ok()) return {};
+    switch (written.error().code) {
+        case EPERM:
+        case EACCES:
+        case EROFS:
+        case ENOSPC:
+        case EDQUOT:
+            return {};
+        default:
+            return written;
+    }
+}
 
 Ending tell_entry(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const char* name,
                   Inode& object, Telling telling) {

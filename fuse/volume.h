@@ -82,6 +82,8 @@ struct Volume {
     std::atomic<std::uint32_t> generation{0};
     // A walk is going on: what moves past it must be told to `walk`.
     std::atomic<bool> walking{false};
+    // It goes through everything, and so comes to whatever is told meanwhile.
+    std::atomic<bool> in_round{false};
     WalkQueue* walk = nullptr;
     KnownNames names;  // while walking
 

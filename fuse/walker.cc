@@ -32,14 +32,15 @@ Walker::Walker(Volume& volume, std::uint32_t standby_count)
 }
 
 void Walker::begin(Round round) {
+    std::vector<Visit> dropped;  // after the lock is free
     const std::lock_guard lock{mutex_};
-    queue_.clear();
+    dropped.swap(queue_);
     wanted_ = true;
     round_ = round;
     complete_ = false;
     running_ = true;
     restart_ = in_round_;
-    volume_.walking = true;
+    volume_.walking = volume_.in_round = true;
     wake_.notify_all();
 }
 
@@ -53,8 +54,10 @@ void Walker::stop() {
 }
 
 void Walker::revisit(const Inode& inode) {
+    Visit visit = visit_of(inode);
+    visit.kept = volume_.inodes.find(inode.id);
     const std::lock_guard lock{mutex_};
-    queue_.push_back(visit_of(inode));
+    queue_.push_back(std::move(visit));
     running_ = true;
     volume_.walking = true;
     wake_.notify_all();
@@ -62,7 +65,15 @@ void Walker::revisit(const Inode& inode) {
 
 void Walker::repeat() {
     const std::lock_guard lock{mutex_};
-    repeat_ = true;
+    if (wanted_ || (in_round_ && !complete_)) {
+        repeat_ = true;
+        return;
+    }
+    // The round has just ended: nobody would look at `repeat_` any more.
+    queue_roots();
+    running_ = true;
+    volume_.walking = true;
+    wake_.notify_all();
 }
 
 WalkProgress Walker::progress() const {
@@ -108,6 +119,7 @@ void Walker::run() {
 }
 
 void Walker::run_round() {
+    round_generation_ = volume_.generation;
     counters_.objects_done = counters_.bytes_done = counters_.failed = 0;
     counters_.objects_total = counters_.bytes_total = 0;
     changed_.clear();
@@ -171,7 +183,7 @@ void Walker::visit_queued() {
         {
             const std::lock_guard lock{mutex_};
             if (queue_.empty()) return;
-            next = queue_.back();
+            next = std::move(queue_.back());
             queue_.pop_back();
         }
         if (interrupted()) return;
@@ -291,17 +303,19 @@ void Walker::finish_round() {
         if (interrupted()) return;
         if (counters_.failed > 0) break;
         TS_FAULT(walker_finished);
+        const GatePass pass{volume_.gate};  // a new generation begins with the gate closed
         std::unique_lock lock{mutex_};
+        if (wanted_ || volume_.generation != round_generation_) return;
         if (repeat_.exchange(false)) queue_roots();
         if (!queue_.empty()) continue;  // something was moved meanwhile
         volume_.suspicion = Volume::Suspicion::kNone;
-        volume_.walking = false;
+        volume_.walking = volume_.in_round = false;
         running_ = false;
         complete_ = true;
         lock.unlock();
         volume_.touched.clear();
         volume_.names.clear();
-        volume_.journal.generation_seeded(volume_.generation);
+        volume_.journal.generation_seeded(round_generation_);
         return;
     }
     spdlog::error("{} objects could not be told to the standby; trying again",

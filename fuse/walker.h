@@ -61,6 +61,7 @@ class Walker final : public WalkQueue {
         ObjectId object;
         std::uint32_t directory;
         FileHandle handle;
+        InodeRef kept{};  // of one that might not be recognized when it has been forgotten
     };
     struct Counters {
         std::atomic<std::uint64_t> objects_done{0}, objects_total{0};
@@ -108,6 +109,7 @@ class Walker final : public WalkQueue {
     bool running_ = false;
 
     // --- the thread's own
+    std::uint32_t round_generation_ = 0;
     std::vector<Visit> changed_;  // directories whose names are to be stated
     std::vector<Visit> touched_;  // directories whose mtime is to be logged
     std::size_t unsynced_bytes_ = 0;

@@ -86,7 +86,9 @@ Status Walker::log_name_again(Inode& parent, const char* name, Inode& object) {
                                            object.complete ? Telling::kFirst : Telling::kAgain);
             if (told.is_done()) return {};
             if (!told.lacks_credit()) return plain(told);
-            if (!turn.wait_for_credit(kMaxFramePayload)) return plain(EROFS);
+            // Not kept: the next attempt takes its own.
+            if (!volume_.journal.take_credit(kMaxFramePayload)) return plain(EROFS);
+            volume_.journal.give_credit(kMaxFramePayload);
         }
     }
     struct statx above {};
@@ -157,10 +159,10 @@ Status Walker::ship_chunk(Inode& file, int fd, std::uint64_t& offset, bool& at_e
             at_end = true;
             turn.append(AttributesOp{.object = file.id, .attributes = attributes_of(now)});
             volume_.touch(file);
-            TS_TRY(write_identity(fd, {.object = file.id,
-                                       .generation = volume_.generation,
-                                       .complete = true,
-                                       .handle = file.handle}));
+            TS_TRY(keep_identity(fd, {.object = file.id,
+                                      .generation = volume_.generation,
+                                      .complete = true,
+                                      .handle = file.handle}));
             file.complete = true;
         }
     }
@@ -203,10 +205,10 @@ Status Walker::state_entries(const Visit& visit) {
     if (!volume_.told(*directory) || directory->unlinked) return {};
     TS_TRY(log_names(turn, *directory, lease.fd()));
     volume_.touch(*directory);
-    TS_TRY(write_identity(lease.fd(), {.object = directory->id,
-                                       .generation = volume_.generation,
-                                       .complete = true,
-                                       .handle = directory->handle}));
+    TS_TRY(keep_identity(lease.fd(), {.object = directory->id,
+                                      .generation = volume_.generation,
+                                      .complete = true,
+                                      .handle = directory->handle}));
     directory->complete = true;
     return {};
 }

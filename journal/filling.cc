@@ -90,14 +90,16 @@ bool Filling::has_closed() const {
 }
 
 bool Filling::has_open_records() const {
-    return count_of(slot(newest_.load(std::memory_order_acquire)).state.load()) > 0;
+    // One that is closed has a successor in a moment; until then there is nothing to close.
+    const std::uint64_t state = slot(newest_.load(std::memory_order_acquire)).state.load();
+    return (state & kClosedBit) == 0 && count_of(state) > 0;
 }
 
 Filling::Closed Filling::oldest_closed() {
     const std::uint64_t serial = oldest_.load(std::memory_order_relaxed);
     Slot& at = slot(serial);
     const std::uint64_t state = at.state.load(std::memory_order_acquire);
-    TS_ASSERT((state & kClosedBit) != 0);
+    TS_ASSERT((state & (kClosedBit | kSerialMask)) == (opened(serial) | kClosedBit));
     while (at.completed.load(std::memory_order_acquire) < count_of(state))
         std::this_thread::yield();
     return {.first = Lsn{at.first_lsn},

@@ -105,7 +105,8 @@ Status Journal::Parts::recover() {
     stamp.checkpoint = found.checkpoint.value;
     stamp.generation = found.generation;
     stamp.seeded = found.seeded;
-    stamp.suspect_from = raw(predecessor.unchanged_before);
+    // What a new journal has not told of is told for the first time, not suspected.
+    stamp.suspect_from = found.end.lsn == Lsn{} ? 0 : raw(predecessor.unchanged_before);
     return {};
 }
 

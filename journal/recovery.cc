@@ -62,6 +62,8 @@ void note_record(const Record& record, const Frame& frame, Chain previous, Journ
         end.epochs.push_back(end.epoch);
     }
     if (const auto* seeded = std::get_if<SeededOp>(&record.op)) end.seeded = seeded->generation;
+    // A standby may be lost, or come back, while the primary ends.
+    if (std::holds_alternative<StandbyOp>(record.op)) return;
     end.closed.reset();
     if (const auto* closed = std::get_if<ClosedOp>(&record.op)) end.closed = closed->time;
 }

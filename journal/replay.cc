@@ -78,7 +78,7 @@ Status replay_tail(TailLayout& tail, SegmentFolder& folder, std::uint64_t volume
                                    .epoch = end.epoch,
                                    .committed = end.committed,
                                    .checkpoint = end.checkpoint,
-                                   .time = wall_time(),
+                                   .time = last_time,  // of what is replayed, not of the replay
                                    .previous = end.end.chain,
                                    .generation = end.generation,
                                    .seeded = end.seeded,

@@ -17,7 +17,7 @@ namespace twinspool {
 namespace {
 
 constexpr std::uint64_t kTailMagic = 0x4C49415450535754;  // "TWSPTAIL"
-constexpr std::uint32_t kTailVersion = 1;
+constexpr std::uint32_t kTailVersion = 2;
 
 Result<std::array<char, 40>> boot_id() {
     std::array<char, 40> text{};

@@ -21,7 +21,10 @@ inline constexpr std::uint32_t kNoteSlots = 256;
 inline constexpr std::uint32_t kFillingSlots =
     24;                                           // frames being filled, or closed and not encoded
 inline constexpr std::uint32_t kSealedSlots = 8;  // frames encoded, until durable and sent
-inline constexpr std::uint32_t kMaxRecordsPerFrame = 8192;
+// As many of the smallest as fit, so that frames are closed for their size, which credit counts.
+inline constexpr std::uint32_t kMaxRecordsPerFrame = 24576;
+
+static_assert(kMaxRecordsPerFrame * 48 > kMaxFramePayload, "as small as a chmod's record");
 
 // A frame being filled: raw records, and where each complete one stands.
 struct FillingFrame {

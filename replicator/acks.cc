@@ -10,6 +10,7 @@
 namespace twinspool {
 namespace {
 constexpr std::chrono::milliseconds kWatchEvery{20};
+constexpr Nanoseconds kLoadsWithin = std::chrono::minutes{10};
 // A standby that is this close behind is waited for again; the rest comes while commits wait.
 constexpr std::uint64_t kCloseEnough_records = 4096;
 }  // namespace
@@ -93,7 +94,10 @@ void Sender::watch() {
     while (!stopping_) {
         changed_.wait_for(lock, kWatchEvery, [this] { return stopping_; });
         const auto now = Clock::now();
-        if (unanswered_since_ && now - *unanswered_since_ >= options_.standby_timeout && process_) {
+        // Before it greets it reads its whole journal, which nobody waits for here.
+        const Nanoseconds limit =
+            greeted_ ? options_.standby_timeout : std::max(options_.standby_timeout, kLoadsWithin);
+        if (unanswered_since_ && now - *unanswered_since_ >= limit && process_) {
             spdlog::warn(
                 "standby {}: no answer for {} ms", options_.target,
                 std::chrono::duration_cast<std::chrono::milliseconds>(now - *unanswered_since_)

@@ -188,6 +188,7 @@ Result<bool> Applier::apply_batch(Lsn limit) {
     Position end = catalogue_->applied();
     Status status = read_batch(delta, end, limit);
     if (status.ok() && delta.empty()) return false;
+    if (status.ok()) status = catalogue_->begin(end.lsn);
     if (status.ok()) status = apply_delta(delta, end);
     if (!status.ok()) {
         catalogue_->drop();

@@ -62,6 +62,8 @@ class Applier {
     // In the caller's thread: applies all whole frames up to `limit`.
     Status run_until(Lsn limit);
 
+    // The end of the range that was last begun: see Catalogue::begin(). Before start() only.
+    [[nodiscard]] Lsn begun() const { return catalogue_->begun(); }
     [[nodiscard]] Lsn applied() const { return Lsn{applied_.load(std::memory_order_acquire)}; }
     [[nodiscard]] std::uint32_t seeded_generation() const {
         return seeded_.load(std::memory_order_acquire);

@@ -17,6 +17,7 @@ namespace {
 
 constexpr char kObjectPrefix = 'o';
 constexpr const char* kStateKey = "state";
+constexpr const char* kBegunKey = "begun";  // an Lsn
 constexpr std::uint32_t kCatalogueVersion = 1;
 constexpr std::size_t kWriteBufferBytes = std::size_t{16} << 20;
 constexpr std::size_t kBlockCacheBytes = std::size_t{16} << 20;
@@ -122,6 +123,7 @@ rocksdb::Options database_options() {
 struct Catalogue::Parts {
     std::unique_ptr<rocksdb::DB> database;
     State state;
+    std::uint64_t begun = 0;
     bool fresh = true;
     bool write_failed = false;
     std::unordered_map<ObjectId, std::optional<IndexEntry>> changes;
@@ -149,6 +151,10 @@ Result<std::unique_ptr<Catalogue>> Catalogue::open(const std::string& path, std:
             return make_error(EINVAL, "use the catalogue {}, which is of another volume", path);
         parts->fresh = false;
     }
+    status = database->Get(rocksdb::ReadOptions{}, kBegunKey, &text);
+    if (!status.ok() && !status.IsNotFound()) return failed(status, "read");
+    if (std::string_view rest{text}; status.ok() && !take(rest, parts->begun))
+        return make_error(EBADMSG, "read the catalogue {}", path);
     parts->state.volume = volume;
     parts->state.version = kCatalogueVersion;
     return std::unique_ptr<Catalogue>{new Catalogue{std::move(parts)}};
@@ -180,6 +186,17 @@ Status Catalogue::erase(ObjectId object) {
 Position Catalogue::applied() const { return {Lsn{parts_->state.lsn}, Chain{parts_->state.chain}}; }
 std::uint32_t Catalogue::seeded() const { return parts_->state.seeded; }
 bool Catalogue::fresh() const { return parts_->fresh; }
+
+Status Catalogue::begin(Lsn end) {
+    const std::uint64_t lsn = end.value;
+    const auto status = parts_->database->Put(rocksdb::WriteOptions{}, kBegunKey,
+                                              {reinterpret_cast<const char*>(&lsn), sizeof lsn});
+    if (!status.ok()) return failed(status, "change");
+    parts_->begun = lsn;
+    return {};
+}
+
+Lsn Catalogue::begun() const { return Lsn{parts_->begun}; }
 
 Status Catalogue::commit(const Commit& commit) {
     State state = parts_->state;

@@ -37,6 +37,11 @@ class Catalogue : public ObjectIndex {
         Position applied;
         std::optional<std::uint32_t> seeded;
     };
+    // The end of the range that is about to be applied; outlives the process, not the power. After
+    // an interrupted apply no shorter range may be applied, because the tree may have effects of
+    // all of it.
+    Status begin(Lsn end);
+    [[nodiscard]] Lsn begun() const;
     // Durable when it returns.
     Status commit(const Commit& commit);
     void drop();  // what is not committed

@@ -17,6 +17,7 @@ namespace twinspool {
 namespace {
 
 constexpr int kSocketBufferBytes = 4 << 20;
+constexpr int kDiesWithin_ms = 10'000;
 
 class SocketTransport final : public LinkTransport {
    public:
@@ -121,11 +122,15 @@ void StandbyProcess::finish(std::chrono::seconds limit) {
         .fd = fd.get(), .events = POLLIN, .revents = 0
     };
     const auto limit_ms = std::chrono::duration_cast<std::chrono::milliseconds>(limit).count();
-    if (::poll(&ended, 1, static_cast<int>(limit_ms)) <= 0) ::kill(pid_, SIGKILL);
+    if (::poll(&ended, 1, static_cast<int>(limit_ms)) <= 0) {
+        ::kill(pid_, SIGKILL);
+        // A disk that hangs keeps it beyond that: it is left behind, holding its store.
+        if (::poll(&ended, 1, kDiesWithin_ms) <= 0) return;
+    }
     while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
     }
 }
 
-void StandbyProcess::kill() { ::kill(pid_, SIGKILL), finish(std::chrono::seconds{60}); }
+void StandbyProcess::kill() { finish(std::chrono::seconds{0}); }
 
 }  // namespace twinspool

@@ -63,8 +63,13 @@ Status Receiver::open_applier() {
     return {};
 }
 
+// At load: the newest frame's header may know of less than an apply that was interrupted.
+Lsn Receiver::applicable() const {
+    return std::min(std::max(end_.committed, applier_->begun()), end_.end.lsn);
+}
+
 Result<Lsn> Receiver::apply_once(OnceOptions options) {
-    const Lsn limit = options.tail ? end_.end.lsn : std::min(end_.committed, end_.end.lsn);
+    const Lsn limit = options.tail ? end_.end.lsn : applicable();
     if (limit > applier_->applied()) TS_TRY(applier_->run_until(limit));
     return applier_->applied();
 }
@@ -72,7 +77,7 @@ Result<Lsn> Receiver::apply_once(OnceOptions options) {
 Status Receiver::serve(LinkTransport& transport) {
     TS_TRY(greet(transport));
     applier_->start();
-    applier_->committed(std::min(end_.committed, end_.end.lsn));
+    applier_->committed(applicable());
     Status status;
     Message message;
     while (status.ok()) {

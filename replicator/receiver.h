@@ -49,6 +49,7 @@ class Receiver {
     Receiver(const StandbyStore& store, Fd lock);
     Status load();
     Status open_applier();
+    [[nodiscard]] Lsn applicable() const;
     Status greet(LinkTransport& transport);
     Status start_over(const Welcome& welcome);
     Status take(const Message& message);

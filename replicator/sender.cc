@@ -106,6 +106,8 @@ Status Sender::session() {
     const bool orderly = stopping_;
     lock.unlock();
     if (receiver.joinable()) receiver.join();
+    // Before the process is waited for, which may hang on its disk as long as it likes.
+    disconnected(status.ok() ? make_error(ECONNRESET, "keep the link") : status.error());
     if (process_) {
         if (orderly)
             process_->finish(kFinishWithin);
@@ -116,8 +118,6 @@ Status Sender::session() {
     process_.reset();
     transport_.reset();
     cursor_.reset();
-    lock.unlock();
-    disconnected(status.ok() ? make_error(ECONNRESET, "keep the link") : status.error());
     return status;
 }
 
@@ -132,6 +132,7 @@ Status Sender::connect() {
     process_ = *process;
     transport_ = socket_transport(std::move(ours));
     if (stopping_) return make_error(ESHUTDOWN, "reach the standby");
+    greeted_ = false;
     unanswered_since_ = Clock::now();
     return {};
 }
@@ -156,7 +157,7 @@ Status Sender::handshake() {
     keep_for_it_ = true;
     outstanding_.durable(durable_);
     unanswered_since_.reset();
-    reached_ = true;
+    greeted_ = reached_ = true;
     trouble_.clear();
     cannot_apply_ = false;
     hurried_ = Lsn{};

@@ -127,6 +127,7 @@ class Sender final : public FrameSink, public Commit::Observer {
         false;  // what is sealed is queued; otherwise it will be read from the segments
     bool streaming_ = false;
     bool reached_ = false;  // once at least
+    bool greeted_ = false;  // by this process
     bool stopping_ = false;
     Lsn durable_;
     Lsn applied_;

@@ -162,13 +162,14 @@ void Reign::open_links() {
 
 Lsn Reign::seed_again() {
     if (ending_) return owe_seed();
-    {
+    journal_->begin_generation(++generation_);
+    const Lsn from = overlay_->begin_reseed(generation_);
+    {  // now that the overlay walks: a look before that would take the old walk's end for the new
+       // one's
         const std::lock_guard lock{mutex_};
         seeded_before_ = settled_ = false;
         settle_at_.reset();
     }
-    journal_->begin_generation(++generation_);
-    const Lsn from = overlay_->begin_reseed(generation_);
     spdlog::info("seeding again from record {}", from.value);
     return from;
 }

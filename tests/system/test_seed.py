@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in a directory before the volume is, and what is changed underneath while it is down."""
+import itertools
 import json
 import os
 import random
@@ -69,7 +70,7 @@ def test_service_goes_on_while_it_is_seeded(planted):
     """Everything that a walker may meet: changed, renamed, removed, linked, exchanged before and
     after it.
     """
-    ended = threading.Event()
+    ended, fresh = threading.Event(), itertools.count()
 
     def disturb(number):
         chance = random.Random(number)
@@ -92,7 +93,7 @@ def test_service_goes_on_while_it_is_seeded(planted):
                 elif what == 2 and len(paths) > 20:
                     path.unlink()
                 elif what == 3:
-                    os.link(path, planted.dir / f"another {number} {chance.randrange(10**6)}")
+                    os.link(path, planted.dir / f"another {number} {next(fresh)}")
                 elif what == 4:
                     (home / f"new {number} {chance.randrange(20)}").write_bytes(
                         b"new" * chance.randrange(1000)
@@ -217,6 +218,47 @@ def test_changes_underneath_a_killed_volume_are_found(planted):
     assert (planted.dir / "last words").read_bytes() == b"through the overlay"
     planted.wait("in-sync")
     planted.assert_equal()
+
+
+def test_hard_links_made_underneath_are_found_wherever_they_stand(planted):
+    planted.up()
+    planted.wait("in-sync")
+    planted.down()
+    new = planted.dir / "made underneath"
+    new.mkdir()
+    (new / "a").write_bytes(b"two names here")
+    os.link(new / "a", new / "b")
+    (planted.dir / "top").write_bytes(b"one there")
+    os.link(planted.dir / "top", new / "c")
+    planted.up()
+    planted.wait("in-sync")
+    planted.assert_equal()
+    (new / "a").unlink()
+    (new / "b").write_bytes(b"still there")
+    planted.assert_equal()
+
+
+def test_immutable_and_append_only_files_are_told_of_too(make_volume):
+    volume = make_volume()
+    marked = [(volume.dir / "fixed", "+i"), (volume.dir / "growing", "+a")]
+    for path, flag in marked:
+        path.write_bytes(b"content of " + path.name.encode())
+        subprocess.run(["chattr", flag, path], check=True)
+    (volume.dir / "z last").write_bytes(b"x")
+    try:
+        volume.start()
+        assert sorted(os.listdir(volume.dir)) == ["fixed", "growing", "z last"]
+        assert (volume.dir / "fixed").read_bytes() == b"content of fixed"
+        volume.wait("in-sync")
+        volume.assert_equal()
+        volume.down()
+        volume.up()
+        volume.wait("in-sync")
+        volume.down()
+    finally:
+        for path, flag in marked:
+            place = volume.backing() / path.name
+            subprocess.run(["chattr", flag.replace("+", "-"), place], check=True)
 
 
 def test_the_same_change_underneath_again_and_again(planted):

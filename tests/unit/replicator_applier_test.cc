@@ -18,13 +18,6 @@
 #include "journal_support.h"
 #include "replicator_model.h"
 
-#ifdef __SANITIZE_THREAD__
-// RocksDB is not instrumented: what it does inside cannot be judged.
-extern "C" const char* __tsan_default_suppressions() {
-    return "race:librocksdb\ncalled_from_lib:librocksdb\n";
-}
-#endif
-
 namespace twinspool {
 namespace {
 
