@@ -31,7 +31,7 @@ Complaint refuse(const Complaint& complaint) {
 void make_private() { ::umask(0077); }
 
 Outcome<StandbyStore> claim(const VolumePaths& paths) {
-    TS_ASSIGN(const auto config, load_volume(paths));
+    TS_ASSIGN(const auto config, load_running_volume(paths));
     const auto& path = config.standbys.front().path;
     TS_TRY(claim_standby(path, paths.name, config.id));
     return StandbyStore{.path = path, .volume = config.id};
@@ -61,6 +61,8 @@ Outcome<ExitCode> run_standby(const StandbyArguments& arguments) {
     if (!arguments.once)
         return bad_input("standbys of other hosts are not served by this version; give --once");
     const auto paths = VolumePaths::of(arguments.volume);
+    // The file, not the last `up`: it says where the disk is now, perhaps on a machine where nothing
+    // else of the volume is left; and a directory that is not this volume's is refused.
     TS_ASSIGN(const auto config, load_volume(paths));
     TS_ASSIGN(const auto lock, lock_volume(paths));
     if (living_daemon(paths))

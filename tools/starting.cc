@@ -33,9 +33,8 @@ Outcome<VolumeConfig> load_volume(const VolumePaths& paths) {
 }
 
 Outcome<VolumeConfig> load_running_volume(const VolumePaths& paths) {
-    TS_ASSIGN(auto config, load_volume(paths));
-    auto last = load_config(paths.last_config());
-    return last.ok() ? last : Outcome<VolumeConfig>{std::move(config)};
+    if (auto last = load_config(paths.last_config()); last.ok()) return last;
+    return load_volume(paths);
 }
 
 Outcome<std::optional<pid_t>> serving_daemon(const VolumePaths& paths) {

@@ -145,7 +145,7 @@ Outcome<ExitCode> run_status(const StatusArguments& arguments) {
 Outcome<ExitCode> run_wait(const WaitArguments& arguments) {
     TS_TRY(check_name(arguments.volume));
     const auto paths = VolumePaths::of(arguments.volume);
-    TS_ASSIGN(const auto config, load_volume(paths));
+    TS_TRY(load_running_volume(paths));
     auto timeout = parse_duration(arguments.timeout);
     if (!timeout) timeout = parse_duration(arguments.timeout + "s");
     if (!timeout)

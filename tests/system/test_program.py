@@ -199,6 +199,23 @@ def test_after_down_both_trees_are_plain_and_equal(volume):
     assert volume.compare() == []
 
 
+def test_an_edit_holds_from_the_next_up_on(volume):
+    text, other = volume.config_file.read_text(), volume.base / "other"
+    other.mkdir()
+    edits = text.replace(str(volume.standby), str(other)), "mode =\n" + text
+    for number, edit in enumerate(edits):
+        volume.config_file.write_text(edit)
+        volume.kill_standby()
+        (volume.dir / str(number)).write_text("x")
+        volume.wait("applied")
+        volume.wait("in-sync")
+        volume.run("status", volume.name)
+    assert not list(other.iterdir())
+    volume.down()
+    assert volume.compare() == []
+    assert "1:" in volume.up(check=2).err
+
+
 def test_several_directories_are_one_volume(make_volume):
     volume = make_volume(directories=("spool", "db")).start()
     for directory in volume.directories:
