@@ -108,8 +108,8 @@ void serve(Reign& reign, const std::string& volume, const sigset_t& signals, Sta
 }
 
 Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartReport& report) {
-    TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto lock, lock_daemon(paths));
+    TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto reign, Reign::begin(paths, config, report));
     TS_ASSIGN(const auto server,
               ControlServer::start(paths.run(), [&](const Json& request, const Asker& asker) {

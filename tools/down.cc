@@ -49,8 +49,9 @@ Outcome<ExitCode> run_down(const std::string& volume) {
     TS_TRY(require_root());
     TS_TRY(check_name(volume));
     const auto paths = VolumePaths::of(volume);
-    TS_ASSIGN(const auto config, load_running_volume(paths));
+    TS_TRY(load_running_volume(paths));
     TS_ASSIGN(const auto lock, lock_volume(paths));
+    TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto daemon, serving_daemon(paths));
     const bool lives = daemon.has_value();
     TS_ASSIGN(auto site, Site::look(paths, config, {.daemon_lives = lives}));

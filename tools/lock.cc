@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -18,27 +19,47 @@ using namespace std::chrono_literals;
 constexpr auto kLookAgain = 10ms;
 constexpr auto kSayWaiting = 1s;
 
-Outcome<Fd> open_lock(const std::string& path) {
+Result<Fd> open_lock(const std::string& path) {
     Fd fd{::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)};
     if (!fd.valid()) return last_error("open {}", path);
     return fd;
 }
 
-}  // namespace
+// Whether this is still the file at that path, and not one that was removed with its volume.
+bool is_at(int fd, const std::string& path) {
+    struct stat ours {};
+    struct stat there {};
+    return ::fstat(fd, &ours) == 0 && ::lstat(path.c_str(), &there) == 0 &&
+           ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+}
 
-Outcome<Fd> lock_volume(const VolumePaths& paths) {
-    TS_TRY(make_private_directory(paths.run()));
-    TS_ASSIGN(auto fd, open_lock(paths.lock()));
+Verdict wait_for_lock(int fd, const VolumePaths& paths) {
     const auto begin = std::chrono::steady_clock::now();
-    for (bool said = false; ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0;
+    for (bool said = false; ::flock(fd, LOCK_EX | LOCK_NB) != 0;
          std::this_thread::sleep_for(kLookAgain)) {
-        if (errno != EWOULDBLOCK && errno != EINTR) return last_error("lock {}", paths.lock());
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return Complaint{last_error("lock {}", paths.lock())};
         if (said || std::chrono::steady_clock::now() - begin < kSayWaiting) continue;
         (void)std::fprintf(stderr, "twinspool: another command works on the volume %s; waiting\n",
                            paths.name.c_str());
         said = true;
     }
-    return fd;
+    return {};
+}
+
+}  // namespace
+
+Outcome<Fd> lock_volume(const VolumePaths& paths) {
+    for (;;) {
+        TS_TRY(make_private_directory(paths.run()));
+        auto fd = open_lock(paths.lock());
+        if (fd.ok()) {
+            TS_TRY(wait_for_lock(fd->get(), paths));
+            if (is_at(fd->get(), paths.lock())) return std::move(fd).value();
+        } else if (fd.error().code != ENOENT) {  // the directory may just have been removed
+            return fd.error();
+        }
+    }
 }
 
 Outcome<Fd> lock_daemon(const VolumePaths& paths) {

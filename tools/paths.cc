@@ -49,6 +49,16 @@ Status write_all(int fd, std::string_view content) {
     return {};
 }
 
+// A whole file, synced, for its place to be taken by one step.
+Status write_beside(const std::string& beside, std::string_view content) {
+    const Fd fd{
+        ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600)};
+    if (!fd.valid()) return last_error("create {}", beside);
+    TS_TRY(write_all(fd.get(), content));
+    if (::fsync(fd.get()) != 0) return last_error("sync {}", beside);
+    return {};
+}
+
 }  // namespace
 
 BasePaths BasePaths::from_environment() {
@@ -149,14 +159,18 @@ Result<std::string> read_file(const std::string& path) {
 
 Status write_file_atomically(const std::string& path, std::string_view content) {
     const std::string beside = path + ".new";
-    {
-        const Fd fd{
-            ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600)};
-        if (!fd.valid()) return last_error("create {}", beside);
-        TS_TRY(write_all(fd.get(), content));
-        if (::fsync(fd.get()) != 0) return last_error("sync {}", beside);
-    }
+    TS_TRY(write_beside(beside, content));
     if (::rename(beside.c_str(), path.c_str()) != 0) return last_error("put {} in place", path);
+    return sync_directory_of(path);
+}
+
+Status write_new_file(const std::string& path, std::string_view content) {
+    const std::string beside = fmt::format("{}.{}.new", path, ::getpid());
+    TS_TRY(write_beside(beside, content));
+    Status placed;
+    if (::link(beside.c_str(), path.c_str()) != 0) placed = last_error("put {} in place", path);
+    (void)::unlink(beside.c_str());
+    TS_TRY(placed);
     return sync_directory_of(path);
 }
 

@@ -68,6 +68,8 @@ Result<std::string> read_file(const std::string& path);
 // Written beside it, synced, renamed, and the directory synced: the old file or the new, never a
 // mix.
 Status write_file_atomically(const std::string& path, std::string_view content);
+// The same for a file that must not be there yet: EEXIST if it is, and it stays as it was.
+Status write_new_file(const std::string& path, std::string_view content);
 // Absolute and without symbolic links.
 Result<std::string> real_path(const std::string& path);
 

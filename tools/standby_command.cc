@@ -61,15 +61,16 @@ Outcome<ExitCode> run_standby(const StandbyArguments& arguments) {
     if (!arguments.once)
         return bad_input("standbys of other hosts are not served by this version; give --once");
     const auto paths = VolumePaths::of(arguments.volume);
-    // The file, not the last `up`: it says where the disk is now, perhaps on a machine where nothing
-    // else of the volume is left; and a directory that is not this volume's is refused.
-    TS_ASSIGN(const auto config, load_volume(paths));
+    TS_TRY(load_volume(paths));
     TS_ASSIGN(const auto lock, lock_volume(paths));
     if (living_daemon(paths))
         return failure(
             "the volume {} is up, and its standby applies by itself: run `twinspool down "
             "{}` first",
             paths.name, paths.name);
+    // The file, not the last `up`: it says where the disk is now, perhaps on a machine where
+    // nothing else of the volume is left; and a directory that is not this volume's is refused.
+    TS_ASSIGN(const auto config, load_volume(paths));
     const auto& path = config.standbys.front().path;
     TS_ASSIGN(const auto owner, owner_of_standby(path, config.id));
     if (owner != StandbyOwner::kThisVolume)

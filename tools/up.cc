@@ -62,10 +62,12 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
     TS_TRY(require_root());
     TS_TRY(check_name(arguments.volume));
     const auto paths = VolumePaths::of(arguments.volume);
-    TS_ASSIGN(const auto config, load_volume(paths));
+    // What is refused makes nothing, not even the lock; what holds is read under the lock.
+    if (!living_daemon(paths)) TS_TRY(load_volume(paths));
     TS_ASSIGN(auto lock, lock_volume(paths));
     TS_ASSIGN(const auto daemon, serving_daemon(paths));
     if (daemon) return already_up(paths);
+    TS_ASSIGN(const auto config, load_volume(paths));
     TS_TRY(check_directories_kept(paths, config));
 
     TS_ASSIGN(auto site, Site::look(paths, config, {}));

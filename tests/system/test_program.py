@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what each command does, its exit codes, and that bad input changes nothing."""
+import contextlib
+import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -210,7 +213,8 @@ def test_an_edit_holds_from_the_next_up_on(volume):
         volume.wait("applied")
         volume.wait("in-sync")
         volume.run("status", volume.name)
-    assert not list(other.iterdir())
+        assert "already" in volume.up().text
+        assert not list(other.iterdir())
     volume.down()
     assert volume.compare() == []
     assert "1:" in volume.up(check=2).err
@@ -620,6 +624,104 @@ def test_configuration_errors_name_line_and_column(make_volume, line, column, wo
         err,
     ), err
     assert everything(volume.base) == before and not machine.is_mounted(volume.dir)
+
+
+# Several commands at once.
+
+
+@contextlib.contextmanager
+def another_command(volume):
+    """Holds the volume's lock, as a command does."""
+    volume.run_dir.mkdir(parents=True, exist_ok=True)
+    with open(volume.run_dir / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def begun(volume, *arguments, **options):
+    """A command that goes on while the test does."""
+    return subprocess.Popen(
+        [volumes.PROGRAM, *map(str, arguments)],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ, TWINSPOOL_ROOT=str(volume.root)),
+        **options,
+    )
+
+
+def ended(process, code):
+    err = process.communicate(timeout=30 * volumes.PATIENCE)[1]
+    assert process.returncode == code, err
+    return err
+
+
+def is_waiting(process):
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    return True
+
+
+@pytest.mark.parametrize("command", ["up", "down", "remove", "standby --once"])
+def test_a_volume_that_was_removed_meanwhile_does_not_exist(make_volume, command):
+    volume = make_volume()
+    volume.create()
+    word, *options = command.split()
+    with another_command(volume):
+        process = begun(volume, word, volume.name, *options)
+        assert is_waiting(process)
+        volume.config_file.unlink()
+        shutil.rmtree(volume.run_dir)
+    assert "there is no volume" in ended(process, 2)
+    assert not machine.is_mounted(volume.dir)
+
+
+def test_a_lock_that_was_removed_keeps_nobody_out(make_volume):
+    volume = make_volume()
+    volume.create()
+    with contextlib.ExitStack() as successor:
+        with another_command(volume):
+            process = begun(volume, "up", volume.name)
+            assert is_waiting(process)
+            shutil.rmtree(volume.run_dir)
+            successor.enter_context(another_command(volume))
+        assert is_waiting(process) and not machine.is_mounted(volume.dir)
+    ended(process, 0)
+    assert machine.is_mounted(volume.dir)
+
+
+def test_of_two_creates_at_once_one_wins_and_the_other_changes_nothing(make_volume):
+    volume = make_volume(directories=("one", "other"))
+    with another_command(volume):
+        processes = [
+            begun(volume, "create", "vol", "--dir", path, "--standby", f"{path}-standby")
+            for path in volume.directories
+        ]
+        assert all(map(is_waiting, processes))
+        assert not any(Path(f"{path}-standby").exists() for path in volume.directories)
+    errors = [process.communicate(timeout=30)[1] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 2], errors
+    lost = [process.returncode for process in processes].index(2)
+    assert "exists already" in errors[lost]
+    assert not Path(f"{volume.directories[lost]}-standby").exists()
+    assert f"{volume.directories[1 - lost]}-standby" in volume.config_file.read_text()
+    volume.run("status", "vol", check=3)
+
+
+def test_creates_of_one_standby_at_once_leave_it_to_one(make_volume):
+    volume = make_volume()
+    processes = [
+        begun(volume, "create", "vol", *listed(volume), "--standby", volume.standby)
+        for _ in range(8)
+    ]
+    errors = [process.communicate(timeout=30)[1] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0] + [2] * 7, errors
+    assert sum("exists already" in text for text in errors) == 7
+    assert volume.tail().stem in (volume.standby / "volume").read_text()
+    volume.run("remove", "vol")
+    assert not volume.run_dir.exists()
 
 
 # Who else is there.
