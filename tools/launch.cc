@@ -101,16 +101,28 @@ Outcome<Json> DaemonReports::next() {
 HeldSignals::HeldSignals() {
     struct sigaction action {};
     action.sa_handler = [](int) { interrupted = 1; };
+    interrupted = 0;
     sigset_t held;
     ::sigemptyset(&held);
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-        ::sigaddset(&held, signal);
-        ::sigaction(signal, &action, nullptr);
-    }
+    for (const int signal : kHeld) ::sigaddset(&held, signal);
     ::sigprocmask(SIG_BLOCK, &held, &outside_);
+    for (std::size_t i = 0; i < kHeld.size(); ++i) {
+        ::sigaction(kHeld[i], nullptr, &before_[i]);
+        if (before_[i].sa_handler != SIG_IGN) ::sigaction(kHeld[i], &action, nullptr);
+    }
 }
 
-HeldSignals::~HeldSignals() { ::sigprocmask(SIG_SETMASK, &outside_, nullptr); }
+HeldSignals::~HeldSignals() {
+    for (std::size_t i = 0; i < kHeld.size(); ++i) ::sigaction(kHeld[i], &before_[i], nullptr);
+    ::sigprocmask(SIG_SETMASK, &outside_, nullptr);
+}
+
+bool HeldSignals::have_come() { return interrupted != 0; }
+
+void HeldSignals::leave_to(void (*handler)(int)) {
+    for (std::size_t i = 0; i < kHeld.size(); ++i)
+        if (kHeld[i] != SIGHUP) before_[i].sa_handler = handler;
+}
 
 bool HeldSignals::wait_readable(int fd) const {
     pollfd waiting{.fd = fd, .events = POLLIN, .revents = 0};

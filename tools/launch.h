@@ -8,6 +8,7 @@
 #include <sys/types.h>
 #include <csignal>
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -34,7 +35,8 @@ struct LaunchedDaemon {
 Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log);
 
 // While it lives, SIGINT, SIGTERM and SIGHUP reach this process only in wait_readable(): what is
-// begun is finished or undone. One at a time; single-threaded.
+// begun is finished or undone. Those that were ignored before (nohup) stay so. At its end they have
+// the effect again that they had. One at a time; single-threaded.
 class HeldSignals {
    public:
     HeldSignals();
@@ -43,9 +45,14 @@ class HeldSignals {
     HeldSignals& operator=(const HeldSignals&) = delete;
     // False: one of them has come.
     [[nodiscard]] bool wait_readable(int fd) const;
+    [[nodiscard]] static bool have_come();
+    // At the end SIGINT and SIGTERM go to this handler instead, also those that came meanwhile.
+    void leave_to(void (*handler)(int));
 
    private:
+    static constexpr std::array kHeld{SIGINT, SIGTERM, SIGHUP};
     sigset_t outside_;
+    std::array<struct sigaction, kHeld.size()> before_{};
 };
 
 // The next line; a complaint if the daemon has failed or ended.

@@ -45,9 +45,12 @@ class Starting {
     // Until the standby is reached (an empty sentence) or given up (a sentence that says so).
     Outcome<std::string> wait_standby();
     void keep() { kept_ = true; }
-    // Nothing more is expected from the daemon; signals have their usual effect again.
-    void let_go() {
+    // Whether a signal ended the waiting.
+    [[nodiscard]] static bool interrupted() { return HeldSignals::have_come(); }
+    // Nothing more is expected from the daemon; SIGINT and SIGTERM are for this handler.
+    void let_go(void (*handler)(int)) {
         reports_.reset();
+        signals_->leave_to(handler);
         signals_.reset();
     }
     [[nodiscard]] pid_t daemon() const { return daemon_; }

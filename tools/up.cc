@@ -31,11 +31,7 @@ void pass_on(int signal) { ::kill(foreground_daemon, signal); }
 Outcome<ExitCode> stay(Starting& starting) {
     const pid_t daemon = starting.daemon();
     foreground_daemon = daemon;
-    struct sigaction action {};
-    action.sa_handler = pass_on;
-    ::sigaction(SIGTERM, &action, nullptr);
-    ::sigaction(SIGINT, &action, nullptr);
-    starting.let_go();
+    starting.let_go(pass_on);
     int status = 0;
     while (::waitpid(daemon, &status, 0) < 0)
         if (errno != EINTR) return last_error("wait for the daemon");
@@ -99,6 +95,11 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
         if (!standby.ok()) ::kill(starting.daemon(), SIGTERM);  // it is not left behind
         return stay(starting);
     }
+    if (!standby.ok() && Starting::interrupted())
+        return Complaint{ExitCode::kDegraded,
+                         fmt::format("the volume {} is up; only waiting for its standby was "
+                                     "stopped: `twinspool status {}` shows how it is",
+                                     paths.name, paths.name)};
     TS_TRY(standby);
     return standby.value().empty() ? ExitCode::kDone : ExitCode::kDegraded;
 }

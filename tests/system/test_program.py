@@ -724,6 +724,63 @@ def test_creates_of_one_standby_at_once_leave_it_to_one(make_volume):
     assert not volume.run_dir.exists()
 
 
+# Signals.
+
+
+def waits_for_the_standby(volume, **options):
+    """An `up` that has mounted and waits for a standby that is away."""
+    volume.create()
+    volume.standby.rename(volume.base / "away")
+    process = begun(volume, "up", volume.name, **options)
+    while not machine.is_mounted(volume.dir):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_only_the_waiting_for_the_standby(make_volume, number):
+    volume = make_volume(standby_timeout="60s")
+    process = waits_for_the_standby(volume)
+    process.send_signal(number)
+    assert "is up" in ended(process, 3)
+    assert machine.is_mounted(volume.dir) and volume.status()["state"] != "down"
+    (volume.base / "away").rename(volume.standby)
+    volume.wait("in-sync")
+
+
+def test_what_nohup_ignores_stays_ignored(make_volume):
+    volume = make_volume(standby_timeout="2s")
+    process = waits_for_the_standby(
+        volume, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    )
+    process.send_signal(signal.SIGHUP)
+    assert "could not be reached" in ended(process, 3)
+
+
+def handles_sigterm(process):
+    text = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*([0-9a-f]+)", text, re.M)[1], 16)
+    return caught & (1 << (signal.SIGTERM - 1)) != 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_down_that_has_recovered_ends_by_a_signal(make_volume, number):
+    volume = make_volume(mode="async", standby_timeout="60s", linger="1s").start()
+    with volume.stopped_standby():
+        for name in range(400):
+            (volume.dir / str(name)).write_bytes(os.urandom(1 << 16))
+        volume.kill_all()
+    process = begun(volume, "down", volume.name)
+    for recovering in (True, False):
+        while handles_sigterm(process) is not recovering:
+            assert process.poll() is None, process.communicate()[1]
+    process.send_signal(number)
+    assert process.wait(30 * volumes.PATIENCE) == -number
+    volume.down()
+    assert volume.compare() == []
+
+
 # Who else is there.
 
 
