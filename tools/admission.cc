@@ -163,19 +163,20 @@ Outcome<std::string> real_standby(const std::string& path) {
     return fmt::format("{}/{}", real.value().size() == 1 ? "" : real.value(), last);
 }
 
+Verdict check_not_foreign(const std::string& standby, std::uint64_t id) {
+    TS_ASSIGN(const auto owner, owner_of_standby(standby, id));
+    if (owner != StandbyOwner::kOther) return {};
+    return bad_input(
+        "the standby directory {} is not empty and not this volume's; empty it, or give another",
+        standby);
+}
+
 Verdict check_standby(const VolumePaths& paths, const std::string& standby, std::uint64_t id) {
     TS_TRY(check_own_places(paths, standby, "standby directory"));
     TS_TRY(check_other_volumes(paths, standby, "standby directory"));
     struct stat status {};
     const bool exists = ::stat(standby.c_str(), &status) == 0;
-    if (exists) {
-        TS_ASSIGN(const auto owner, owner_of_standby(standby, id));
-        if (owner == StandbyOwner::kOther)
-            return bad_input(
-                "the standby directory {} is not empty and not this volume's; empty it, "
-                "or give another",
-                standby);
-    }
+    if (exists) TS_TRY(check_not_foreign(standby, id));
     const std::string probed = exists ? standby : standby.substr(0, standby.rfind('/') + 1);
     return check_file_system(probed, "standby directory");
 }
@@ -223,6 +224,18 @@ Verdict admit_again(const VolumePaths& paths, const VolumeConfig& config,
                              directories[i], real, paths.config());
     }
     return {};
+}
+
+Verdict admit_edited_standby(const VolumePaths& paths, const VolumeConfig& config) {
+    const auto& standby = config.standbys.front().path;
+    const auto last = load_config(paths.last_config());
+    if (last.ok() && last.value().id == config.id && last.value().standbys.front().path == standby)
+        return {};
+    TS_TRY(check_other_volumes(paths, standby, "standby directory"));
+    struct stat status {};
+    if (::stat(standby.c_str(), &status) != 0) return {};
+    TS_TRY(check_is_directory(standby, "standby directory"));
+    return check_not_foreign(standby, config.id);
 }
 
 Outcome<StandbyOwner> owner_of_standby(const std::string& standby, std::uint64_t id) {

@@ -26,6 +26,10 @@ Outcome<VolumeConfig> admit(const VolumePaths& paths, const Candidates& candidat
 Verdict admit_again(const VolumePaths& paths, const VolumeConfig& config,
                     const std::vector<std::string>& sources);
 
+// A standby that the last `up` did not have must be nobody else's. The one that it had, or one that
+// is away, does not keep a volume from going up: then it is degraded.
+Verdict admit_edited_standby(const VolumePaths& paths, const VolumeConfig& config);
+
 // STANDBY/volume: the name and the id of the volume that this directory is the standby of.
 enum class StandbyOwner : std::uint8_t { kNobody, kThisVolume, kOther };
 Outcome<StandbyOwner> owner_of_standby(const std::string& standby, std::uint64_t id);

@@ -65,6 +65,7 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
     if (daemon) return already_up(paths);
     TS_ASSIGN(const auto config, load_volume(paths));
     TS_TRY(check_directories_kept(paths, config));
+    TS_TRY(admit_edited_standby(paths, config));
 
     TS_ASSIGN(auto site, Site::look(paths, config, {}));
     TS_TRY(site.uncover_lost());

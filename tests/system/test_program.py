@@ -626,6 +626,26 @@ def test_configuration_errors_name_line_and_column(make_volume, line, column, wo
     assert everything(volume.base) == before and not machine.is_mounted(volume.dir)
 
 
+def test_an_edited_standby_that_is_not_empty_is_refused(make_volume):
+    volume = make_volume().start()
+    volume.down()
+    other = make_volume(base=volume.base, directories=("dir2",), standby="standby2", name="other")
+    other.start()
+    other.down()
+    (volume.base / "full").mkdir()
+    (volume.base / "full/file").write_text("somebody's")
+    text = volume.config_file.read_text()
+    for place in (volume.base / "full", other.standby, volume.base / "full/file"):
+        volume.config_file.write_text(text.replace(str(volume.standby), str(place)))
+        before = everything(volume.base)
+        assert str(place) in volume.up(check=2).err
+        assert everything(volume.base) == before and not machine.is_mounted(volume.dir)
+    (volume.base / "empty").mkdir()
+    volume.config_file.write_text(text.replace(str(volume.standby), str(volume.base / "empty")))
+    volume.up()
+    volume.wait("in-sync")
+
+
 # Several commands at once.
 
 
