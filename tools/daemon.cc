@@ -52,7 +52,8 @@ Json answer(Reign& reign, const Json& request, const Asker& asker) {
         const auto ended = reign.end();
         if (!ended.ok()) return {{"error", ended.error().sentence}};
         end_process();
-        return {{"shortfall", ended.value()}};
+        return {{"code", static_cast<int>(ended.value().code)},
+                {"shortfall", ended.value().shortfall}};
     }
     const auto goal = parse_goal(request.value("for", std::string{}));
     const auto timeout = request.find("timeout_ns");
@@ -118,7 +119,7 @@ Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartRe
     report.tell({{"served", true}, {"transport", reign->transport_text()}});
     serve(*reign, paths.name, signals, report);
     const auto ended = reign->end();
-    if (ended.ok()) return ended.value().empty() ? ExitCode::kDone : ExitCode::kDegraded;
+    if (ended.ok()) return ended.value().code;
     // Still mounted somewhere: what is not applied yet is in the journal and its tail.
     spdlog::error("ending without a clean end: {}", ended.error().sentence);
     ::_exit(static_cast<int>(ExitCode::kFailed));

@@ -26,9 +26,6 @@ Outcome<Json> ask(const VolumePaths& paths, const char* command) {
     return answer;
 }
 
-// Why the standby has not applied everything; empty if it has.
-std::string shortfall(const Json& answer) { return answer.value("shortfall", std::string{}); }
-
 // A daemon for the volume of a killed one, without its overlay put in place: it recovers at start.
 Verdict recover(const VolumePaths& paths, const VolumeConfig& config, Site& site) {
     print_warning(
@@ -41,6 +38,29 @@ Verdict recover(const VolumePaths& paths, const VolumeConfig& config, Site& site
     TS_ASSIGN(const auto standby, starting.wait_standby());
     starting.keep();
     return {};
+}
+
+// The daemon has ended; what it said of its end.
+Outcome<ExitCode> say_down(const VolumePaths& paths, const Json& end) {
+    const auto& volume = paths.name;
+    const auto why = end.value("shortfall", std::string{});
+    // A daemon of an earlier version does not say the code.
+    const auto least = why.empty() ? ExitCode::kDone : ExitCode::kDegraded;
+    const auto code = static_cast<ExitCode>(end.value("code", static_cast<int>(least)));
+    if (code == ExitCode::kDone) {
+        print(fmt::format("{}: down; everything is applied on the standby\n", volume));
+        return code;
+    }
+    print(fmt::format("{}: down\n", volume));
+    if (code == ExitCode::kFailed)
+        return failure(
+            "the journal of {} in {} has failed, and the standby may lack the last changes: could "
+            "not {}; mend that disk before the next `twinspool up {}`",
+            volume, paths.journal(), why, volume);
+    return Complaint{code,
+                     fmt::format("the standby of {} does not have everything applied: {}; it goes "
+                                 "on where it stopped at the next `twinspool up {}`",
+                                 volume, why, volume)};
 }
 
 }  // namespace
@@ -80,17 +100,7 @@ Outcome<ExitCode> run_down(const std::string& volume) {
         return failure("the daemon of {} has written everything, but does not end; look at {}",
                        volume, paths.log());
     TS_TRY(site.clear());
-    const auto why = shortfall(ended.value());
-    if (why.empty()) {
-        print(fmt::format("{}: down; everything is applied on the standby\n", volume));
-        return ExitCode::kDone;
-    }
-    print(fmt::format("{}: down\n", volume));
-    return Complaint{
-        ExitCode::kDegraded,
-        fmt::format("the standby of {} does not have everything applied: {}; it goes on "
-                    "where it stopped at the next `twinspool up {}`",
-                    volume, why, volume)};
+    return say_down(paths, ended.value());
 }
 
 }  // namespace twinspool

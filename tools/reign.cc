@@ -385,7 +385,7 @@ Status Reign::close_journal() {
     return {};
 }
 
-Outcome<std::string> Reign::end() {
+Outcome<ReignEnd> Reign::end() {
     const std::lock_guard one_at_a_time{end_mutex_};
     if (ended_) return *ended_;
     ending_ = true;
@@ -395,7 +395,8 @@ Outcome<std::string> Reign::end() {
     }
     checkpointer_->stop();
     const Status closed = close_journal();
-    std::string shortfall = flush([] { return false; });
+    ReignEnd ending{.shortfall = flush([] { return false; })};
+    if (!ending.shortfall.empty()) ending.code = ExitCode::kDegraded;
     auto last = status();
     last["state"] = spell(VolumeState::kDown);
     for (auto& sender : senders_) sender->stop();
@@ -403,15 +404,15 @@ Outcome<std::string> Reign::end() {
     const Status& worst = closed.ok() ? done : closed;
     if (!worst.ok()) {
         spdlog::error("no clean end: could not {}", worst.error().text());
-        shortfall = fmt::format("the local journal could not be written: {}", worst.error().text());
+        ending = {ExitCode::kFailed, worst.error().text()};
     } else {
         (void)write_file_atomically(paths_.last_status(), last.dump());
     }
     spdlog::info("the reign ends at record {}{}{}", journal_->appended().value,
-                 shortfall.empty() ? "" : "; ", shortfall);
+                 ending.shortfall.empty() ? "" : "; ", ending.shortfall);
     const std::lock_guard lock{mutex_};
-    ended_ = shortfall;
-    return shortfall;
+    ended_ = ending;
+    return ending;
 }
 
 }  // namespace twinspool

@@ -32,6 +32,13 @@ namespace twinspool {
 enum class Goal : std::uint8_t { kDurable, kApplied, kInSync };
 std::optional<Goal> parse_goal(std::string_view word);
 
+// What was not done at the end: empty, or why the standby does not have everything (degraded), or
+// why the local journal does not (failed).
+struct ReignEnd {
+    ExitCode code = ExitCode::kDone;
+    std::string shortfall;
+};
+
 class Reign {
    public:
     // Until the overlay answers below the run directory.
@@ -61,9 +68,9 @@ class Reign {
     std::string flush(const GivenUp& given_up);
     // From now on the directories may be changed underneath: the mounts are being taken away.
     void leave();
-    // The clean end. Returns what flush() returns; a second call does nothing. A complaint if the
-    // overlay is still in use somewhere: then everything goes on.
-    Outcome<std::string> end();
+    // The clean end; a second call does nothing. A complaint if the overlay is still in use
+    // somewhere: then everything goes on.
+    Outcome<ReignEnd> end();
 
    private:
     Reign(VolumePaths paths, VolumeConfig config);
@@ -97,7 +104,7 @@ class Reign {
     std::optional<Lsn> settle_at_;
     bool settled_ = false;
     std::optional<WallTime> left_;
-    std::optional<std::string> ended_;
+    std::optional<ReignEnd> ended_;
     std::mutex end_mutex_;  // one end() at a time; taken before mutex_
     std::atomic<bool> ending_{false};
 };

@@ -417,6 +417,8 @@ def test_a_broken_journal_disk_is_state_failed(disk, make_volume, kind):
     os.close(fd)
     assert Call(sync_file, volume.dir / "file").result(30) in (errno.EIO, errno.EROFS)
     is_failed(volume)
+    assert "journal" in volume.down(check=1).err
+    assert not machine.is_mounted(volume.dir)
 
 
 def test_fsyncs_that_wait_get_eio_when_the_journal_breaks(disk, make_volume):
