@@ -67,6 +67,11 @@ void prepare_loss(Volume& volume, const Found& found, KnownNames::Name name) {
     if (volume.walk != nullptr) volume.walk->repeat();
 }
 
+// Of it, when it has lost one.
+std::uint32_t names_left(const Found& found) {
+    return loses_last_name(found) ? 0 : found.attributes.stx_nlink - 1;
+}
+
 void name_lost(Volume& volume, const Found& found, KnownNames::Name name) {
     if (volume.walking) volume.names.erase(found.inode->id, name);
     if (loses_last_name(found)) volume.inodes.unname(*found.inode);
@@ -119,6 +124,7 @@ Status log_rename(Volume& volume, Turn& turn, const RenameParts& parts, const ch
                   const char* target_name, bool exchange) {
     TS_ASSIGN(const FileTime source_mtime, mtime_now(parts.source.fd()));
     TS_ASSIGN(const FileTime target_mtime, mtime_now(parts.target.fd()));
+    const bool lost = parts.replaced && !exchange;
     turn.append(RenameOp{.object = parts.object.inode->id,
                          .source_parent = parts.source.inode->id,
                          .source_name = source_name,
@@ -127,11 +133,12 @@ Status log_rename(Volume& volume, Turn& turn, const RenameParts& parts, const ch
                          .replaced = parts.replaced ? parts.replaced->inode->id : kNoObject,
                          .exchange = static_cast<std::uint8_t>(exchange ? 1 : 0),
                          .source_mtime = source_mtime,
-                         .target_mtime = target_mtime});
+                         .target_mtime = target_mtime,
+                         .names_left = lost ? names_left(*parts.replaced) : 0});
     const KnownNames::Name from{.parent = parts.source.inode->id, .name = source_name};
     const KnownNames::Name to{.parent = parts.target.inode->id, .name = target_name};
     if (parts.replaced && exchange) name_moved(volume, *parts.replaced, to, from);
-    if (parts.replaced && !exchange) name_lost(volume, *parts.replaced, to);
+    if (lost) name_lost(volume, *parts.replaced, to);
     name_moved(volume, parts.object, from, to);
     return {};
 }
@@ -220,7 +227,8 @@ Answered remove_name(Volume& volume, Turn& turn, const Request& /*request*/, Obj
     turn.append(UnlinkOp{.object = found.inode->id,
                          .parent = parent.inode->id,
                          .name = entry,
-                         .parent_mtime = parent_mtime});
+                         .parent_mtime = parent_mtime,
+                         .names_left = names_left(found)});
     name_lost(volume, found, {.parent = parent.inode->id, .name = entry});
     change.logged();
     return nothing();

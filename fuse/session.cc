@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <thread>
 
 #include "fuse/finder.h"
@@ -71,6 +72,7 @@ struct Overlay::Parts {
     fuse_session* session = nullptr;
     std::thread loop;
     bool mounted = false;
+    std::atomic<bool> begun{false};  // a walk
 };
 
 Status Overlay::Parts::open_directory(Directory& directory, std::uint32_t index) {
@@ -167,6 +169,7 @@ void Overlay::Parts::serve() {
 }
 
 void Overlay::Parts::begin_walk() {
+    if (begun.exchange(true)) return;
     walker->begin(options.seeded ? Walker::Round::kChanges : Walker::Round::kSeed);
 }
 
@@ -206,13 +209,14 @@ Result<std::unique_ptr<Overlay>> Overlay::start(const OverlayOptions& options, J
     // Before the first request, so that it counts as walking from the start.
     parts->volume.walking = parts->volume.in_round = true;
     TS_TRY(parts->mount());
-    parts->begin_walk();
     return std::unique_ptr<Overlay>{new Overlay{std::move(parts)}};
 }
 
 Transport Overlay::transport() const {
     return parts_->service.over_uring ? Transport::kIoUring : Transport::kDev;
 }
+
+void Overlay::in_place() { parts_->begin_walk(); }
 
 WalkProgress Overlay::walk() const { return parts_->walker->progress(); }
 
@@ -226,6 +230,7 @@ Lsn Overlay::begin_reseed(std::uint32_t generation) {
     volume.walking = volume.in_round = true;
     const Lsn from = volume.journal.appended() + 1;
     volume.gate.open();
+    parts_->begun = true;
     parts_->walker->begin(Walker::Round::kSeed);
     return from;
 }

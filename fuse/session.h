@@ -38,12 +38,15 @@ struct OverlayOptions {
 
 class Overlay {
    public:
-    // Logs what a killed predecessor had begun, mounts, serves, and begins the walk that the start
-    // needs.
+    // Logs what a killed predecessor had begun, mounts, serves.
     static Result<std::unique_ptr<Overlay>> start(const OverlayOptions& options, Journal& journal);
     ~Overlay();
     Overlay(const Overlay&) = delete;
     Overlay& operator=(const Overlay&) = delete;
+
+    // From now on nobody gets past the overlay: begins the walk that the start needs, so that it finds
+    // what was changed underneath until now. Once; a second call does nothing.
+    void in_place();
 
     // What requests really come over.
     [[nodiscard]] Transport transport() const;

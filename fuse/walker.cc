@@ -112,7 +112,7 @@ void Walker::run() {
             visit_queued();
             settle_directories();
             lock.lock();
-            running_ = volume_.walking = !queue_.empty() || wanted_;
+            running_ = volume_.walking = !queue_.empty() || wanted_ || volume_.in_round;
         }
         if (volume_.journal.failure() != 0) return;
     }

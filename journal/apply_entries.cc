@@ -211,7 +211,7 @@ bool ApplyRun::wanted(const Standing& standing) const {
 bool ApplyRun::goes_for_good(const Standing& standing, Removal removal) const {
     if (removal != Removal::kByOperation) return removal == Removal::kForGood;
     const ObjectChange* change = delta_.find(standing.object);
-    return change != nullptr && change->unlinked && !change->dropped;
+    return change != nullptr && change->ends();
 }
 
 Status ApplyRun::take_away(int directory, const char* name, const Standing& standing,

@@ -119,10 +119,11 @@ void Delta::set_entry(ObjectId parent, std::string_view name, EntryChange entry)
 }
 
 // A directory that goes is empty: what this delta still has in it went underneath, unnoticed.
-void Delta::take_name(ObjectId id) {
+void Delta::take_name(ObjectId id, std::uint32_t names_left) {
     if (id == kNoObject) return;
     auto& change = object(id);
     change.unlinked = true;
+    change.names_left = names_left;
     if (!change.directory) return;
     for (const auto& [name, entry] : change.directory->entries)
         if (entry.object != kNoObject) set_entry(id, name, {.by_statement = true});
@@ -194,7 +195,7 @@ Status Delta::on(const LinkOp& op) {
 
 Status Delta::on(const UnlinkOp& op) {
     TS_TRY(check_name(op.name));
-    take_name(op.object);
+    take_name(op.object, op.names_left);
     if (op.object == kNoObject) all_told_ = false;
     set_entry(op.parent, op.name, {.by_statement = op.object == kNoObject});
     object(op.parent).mtime = op.parent_mtime;
@@ -207,7 +208,7 @@ Status Delta::on(const RenameOp& op) {
     if (op.exchange != 0) {
         set_entry(op.source_parent, op.source_name, {.object = op.replaced});
     } else {
-        take_name(op.replaced);
+        take_name(op.replaced, op.names_left);
         set_entry(op.source_parent, op.source_name, {});
     }
     set_entry(op.target_parent, op.target_name, {.object = op.object});

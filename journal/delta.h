@@ -57,12 +57,13 @@ struct Link {
 
 struct ObjectChange {
     ObjectId id{};
-    Lsn first;                    // the record that mentions it first, for messages
-    std::string_view first_word;  // and its operation
-    bool created = false;         // by a CreateOp
-    bool told = false;            // created or adopted: type, device and target are known
-    bool unlinked = false;        // a name of it was taken away by an operation that says so
-    bool dropped = false;         // a name was dropped by a statement since it was told of last
+    Lsn first;                     // the record that mentions it first, for messages
+    std::string_view first_word;   // and its operation
+    bool created = false;          // by a CreateOp
+    bool told = false;             // created or adopted: type, device and target are known
+    bool unlinked = false;         // a name of it was taken away by an operation that says so
+    bool dropped = false;          // a name was dropped by a statement since it was told of last
+    std::uint32_t names_left = 0;  // in the source, when a name was taken away last
     std::optional<Attributes> attributes;  // but for the mtime
     std::optional<FileTime> mtime;
     std::uint64_t device = 0;
@@ -73,9 +74,11 @@ struct ObjectChange {
     std::vector<Link> links;
     std::unique_ptr<DirectoryChange> directory;
 
-    // No name is left, unless one that this delta does not mention. What lost its last name by a
-    // statement is kept: it may be told of elsewhere, later.
-    [[nodiscard]] bool gone() const { return links.empty() && unlinked && !dropped; }
+    // No name is left, unless one that this delta does not mention. What the source still has is
+    // kept: it may be told of elsewhere, later.
+    [[nodiscard]] bool gone() const { return links.empty() && ends(); }
+    // ... if the one that it stands under goes.
+    [[nodiscard]] bool ends() const { return unlinked && !dropped && names_left == 0; }
     // Made and gone within the range.
     [[nodiscard]] bool elided() const { return created && gone(); }
 };
@@ -111,7 +114,7 @@ class Delta {
     ObjectChange& object(ObjectId id);
     DirectoryChange& directory(ObjectId id);
     void set_entry(ObjectId parent, std::string_view name, EntryChange entry);
-    void take_name(ObjectId id);
+    void take_name(ObjectId id, std::uint32_t names_left);
     void tell(ObjectChange& change, const Attributes& attributes);
 
     Status on(const EpochOp&) { return {}; }

@@ -82,7 +82,8 @@ struct UnlinkOp {
     ObjectId parent{};
     std::string_view name;
     FileTime parent_mtime;
-    void fields(auto& f) { f(object), f(parent), f(name), f(parent_mtime); }
+    std::uint32_t names_left = 0;  // of the object, wherever they stand: also outside the volume
+    void fields(auto& f) { f(object), f(parent), f(name), f(parent_mtime), f(names_left); }
 };
 
 struct RenameOp {
@@ -95,9 +96,10 @@ struct RenameOp {
     std::uint8_t exchange = 0;  // 0 or 1
     FileTime source_mtime;      // of the parents
     FileTime target_mtime;
+    std::uint32_t names_left = 0;  // of what was replaced, as with UnlinkOp
     void fields(auto& f) {
         f(object), f(source_parent), f(source_name), f(target_parent), f(target_name), f(replaced),
-            f(exchange), f(source_mtime), f(target_mtime);
+            f(exchange), f(source_mtime), f(target_mtime), f(names_left);
     }
 };
 

@@ -106,7 +106,7 @@ std::optional<Nanoseconds> Writer::patience() const {
 
 int Writer::free_slot() const {
     for (std::uint32_t i = 0; i < kSealedSlots; ++i)
-        if (pins_[i].expired()) return static_cast<int>(i);
+        if (!pinned_[i].load(std::memory_order_acquire)) return static_cast<int>(i);
     return -1;
 }
 
@@ -172,13 +172,14 @@ Status Writer::seal(std::uint32_t slot) {
     sealed.size.store(size, std::memory_order_release);
     TS_FAULT(writer_sealed);
     filling_.free_oldest();
+    pinned_[slot].store(true, std::memory_order_relaxed);
     in_flight_ = std::shared_ptr<const SealedFrame>(
         new SealedFrame{closed.first, sealed_, Bytes{sealed.bytes, size}},
-        [ring = ring_.get()](const SealedFrame* frame) {
+        [ring = ring_.get(), pinned = &pinned_[slot]](const SealedFrame* frame) {
             delete frame;  // NOLINT(cppcoreguidelines-owning-memory)
+            pinned->store(false, std::memory_order_release);
             ring->wake();  // a slot may be what the writer waits for
         });
-    pins_[slot] = in_flight_;
     ring_->write(segment_->fd.get(), Bytes{sealed.bytes, blocks * kBlockBytes},
                  std::uint64_t{at_.next.block} * kBlockBytes, 0);
     at_.next.block += static_cast<std::uint32_t>(blocks);

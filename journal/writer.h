@@ -97,7 +97,7 @@ class Writer final : public Commit::Observer {
     std::unique_ptr<Uring> ring_;
     std::optional<Segment> segment_;
     // Of each sealed slot: in use until the local write is complete and the links have let go.
-    std::array<std::weak_ptr<const SealedFrame>, kSealedSlots> pins_;
+    std::array<std::atomic<bool>, kSealedSlots> pinned_{};
     std::shared_ptr<const SealedFrame> in_flight_;
     Lsn sealed_;
     std::optional<Clock::time_point> linger_until_;

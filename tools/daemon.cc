@@ -44,6 +44,10 @@ Json answer(Reign& reign, const Json& request, const Asker& asker) {
     const auto given_up = [&] { return asker.gone(); };
     if (command == "status") return reign.status();
     if (command == "flush") return {{"shortfall", reign.flush(given_up)}};
+    if (command == "placed") {
+        reign.placed();
+        return Json::object();
+    }
     if (command == "leave") {
         reign.leave();
         return Json::object();

@@ -363,10 +363,14 @@ std::string Reign::flush(const GivenUp& given_up) {
     }
 }
 
+void Reign::placed() { overlay_->in_place(); }
+
 void Reign::leave() {
     const WallTime now = next_file_clock_tick();
     const std::lock_guard lock{mutex_};
-    left_ = now;
+    // A `down` that failed, and put the mounts back, has left a gap: what was changed in it is
+    // found at the next start only.
+    if (!left_) left_ = now;
 }
 
 Status Reign::close_journal() {

@@ -66,6 +66,8 @@ class Reign {
     Reached wait(Goal goal, Nanoseconds timeout, const GivenUp& given_up);
     // Everything durable and applied; returns why not if the standby cannot, or empty.
     std::string flush(const GivenUp& given_up);
+    // Nobody gets past the overlay any more: looks for what was changed underneath until now.
+    void placed();
     // From now on the directories may be changed underneath: the mounts are being taken away.
     void leave();
     // The clean end; a second call does nothing. A complaint if the overlay is still in use

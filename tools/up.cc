@@ -22,6 +22,8 @@
 namespace twinspool {
 namespace {
 
+constexpr Nanoseconds kEndPatience = std::chrono::seconds{20};
+
 std::atomic<pid_t> foreground_daemon{0};
 
 void pass_on(int signal) { ::kill(foreground_daemon, signal); }
@@ -39,17 +41,39 @@ Outcome<ExitCode> stay(Starting& starting) {
     return failure("the daemon was ended by signal {}", WTERMSIG(status));
 }
 
-Outcome<ExitCode> already_up(const VolumePaths& paths) {
+Status say_placed(const VolumePaths& paths) {
+    return ask_daemon(paths.run(), {{"command", "placed"}}).ok()
+               ? Status{}
+               : Status{make_error(EIO, "tell the daemon of {} that it is mounted", paths.name)};
+}
+
+// An `up` or a `down` was killed half-way, and directories have been bare since: an ordinary start
+// looks for what was changed in them. False: the daemon stays, because it is in use.
+Outcome<bool> end_half_placed(const VolumePaths& paths) {
+    const auto ended = ask_daemon(paths.run(), {{"command", "end"}});
+    if (!ended.ok() || ended.value().contains("error")) return false;
+    if (wait_for_daemon_end(paths, kEndPatience)) return true;
+    return failure("the daemon of {} has written everything, but does not end; look at {}",
+                   paths.name, paths.log());
+}
+
+// False: no daemon is there any more, and everything is to be done.
+Outcome<bool> already_up(const VolumePaths& paths, pid_t daemon, bool force) {
     TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(auto site, Site::look(paths, config, {.daemon_lives = true}));
     const bool complete = site.in_place();
-    // An `up` that was killed half-way: its daemon serves, and only the mounts are missing.
-    TS_TRY(site.put_in_place());
+    if (!complete) {
+        TS_ASSIGN(const bool ended, end_half_placed(paths));
+        if (ended) return false;
+        if (!force) TS_TRY(site.check_nobody_inside(daemon));
+        TS_TRY(site.put_in_place());
+    }
+    TS_TRY(say_placed(paths));
     const auto status = ask_daemon(paths.run(), {{"command", "status"}});
     print(fmt::format(
         "{}: {} ({})\n", paths.name, complete ? "is up already" : "up",
         status.ok() ? status.value().value("state", std::string{"?"}) : status.error().text()));
-    return ExitCode::kDone;
+    return true;
 }
 
 }  // namespace
@@ -62,7 +86,10 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
     if (!living_daemon(paths)) TS_TRY(load_volume(paths));
     TS_ASSIGN(auto lock, lock_volume(paths));
     TS_ASSIGN(const auto daemon, serving_daemon(paths));
-    if (daemon) return already_up(paths);
+    if (daemon) {
+        TS_ASSIGN(const bool up, already_up(paths, *daemon, arguments.force));
+        if (up) return ExitCode::kDone;
+    }
     TS_ASSIGN(const auto config, load_volume(paths));
     TS_TRY(check_directories_kept(paths, config));
     TS_TRY(admit_edited_standby(paths, config));
@@ -86,6 +113,7 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
     // Who opened a file between the first look and the mount writes past the overlay as well.
     if (!arguments.force) TS_TRY(site.check_nobody_inside(starting.daemon()));
     starting.keep();
+    TS_TRY(say_placed(paths));
     print(fmt::format("{}: mounted over {}; transport {}\n", paths.name,
                       fmt::join(directories, ", "), transport));
 

@@ -62,8 +62,9 @@ def test_the_overlay_does_what_the_plain_directory_does(volume, fresh):
 
 @pytest.mark.slow
 @pytest.mark.limit(SECONDS + 120)
-def test_it_does_so_in_mode_every_too(make_volume, fresh):
-    play(make_volume(mode="every").start(), fresh(), SEED, SECONDS / 4)
+@pytest.mark.parametrize("transport", ["io_uring", "dev"])
+def test_it_does_so_in_mode_every_too(make_volume, fresh, transport):
+    play(make_volume(mode="every", transport=transport).start(), fresh(), SEED, SECONDS / 4)
 
 
 @pytest.mark.slow

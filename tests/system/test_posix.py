@@ -308,6 +308,28 @@ def test_names_of_one_file_stay_one_file(area):
     assert (area / "two").stat().st_nlink == 2
 
 
+def test_a_name_outside_the_volume_does_not_trouble_the_standby(make_volume):
+    """As backups by `cp -al` leave them: the last name inside goes, and the file is still open."""
+    volume = make_volume()
+    files = [write(volume.dir / f"file {number}", b"x" * 5000) for number in range(2)]
+    for file in files:
+        os.link(file, volume.base / file.name)
+    volume.start()
+    volume.wait("in-sync")
+    with opened(files[0], os.O_RDWR) as removed, opened(files[1], os.O_RDWR) as replaced:
+        files[0].unlink()
+        os.rename(write(volume.dir / "new", b"new"), files[1])
+        for fd in (removed, replaced):
+            os.pwrite(fd, b"after", 100)
+            os.fchmod(fd, 0o600)
+            volume.wait("applied")
+            os.ftruncate(fd, 200)
+    for file in files:
+        assert (volume.base / file.name).read_bytes()[100:] == b"after" + b"x" * 95
+    volume.wait("in-sync")
+    volume.assert_equal()
+
+
 def test_names_do_not_cross_the_directories_of_a_volume(area, shared):
     write(area / "file")
     for call in (os.link, os.rename):

@@ -147,7 +147,9 @@ def test_up_interrupted_half_way_leaves_no_way_past(volume):
 
 
 def test_an_up_that_was_killed_is_completed_by_the_next(make_volume):
-    """Only the command dies; its daemon may be serving already."""
+    """Only the command dies; its daemon may be serving already. What is changed in a directory that
+    is still bare then is found.
+    """
     volume = make_volume(directories=("spool", "db")).start()
     (volume.dir / "file").write_text("x")
     for milliseconds in (5, 20, 50, 100, 150, 200):
@@ -160,6 +162,8 @@ def test_an_up_that_was_killed_is_completed_by_the_next(make_volume):
         )
         time.sleep(milliseconds / 1000)
         command.kill(), command.wait()
+        if not overlays_over(volume.dir):
+            (volume.dir / f"bare {milliseconds}").write_text("underneath")
         volume.up()
         assert [len(overlays_over(directory)) for directory in volume.directories] == [1, 1]
         assert (volume.dir / "file").read_text() == "x"
