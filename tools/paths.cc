@@ -170,7 +170,7 @@ Status write_new_file(const std::string& path, std::string_view content) {
     Status placed;
     if (::link(beside.c_str(), path.c_str()) != 0) placed = last_error("put {} in place", path);
     (void)::unlink(beside.c_str());
-    TS_TRY(placed);
+    if (!placed.ok()) return placed.error();
     return sync_directory_of(path);
 }
 

@@ -129,7 +129,7 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
                          fmt::format("the volume {} is up; only waiting for its standby was "
                                      "stopped: `twinspool status {}` shows how it is",
                                      paths.name, paths.name)};
-    TS_TRY(standby);
+    if (!standby.ok()) return standby.error();
     return standby.value().empty() ? ExitCode::kDone : ExitCode::kDegraded;
 }
 
