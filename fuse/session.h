@@ -44,8 +44,8 @@ class Overlay {
     Overlay(const Overlay&) = delete;
     Overlay& operator=(const Overlay&) = delete;
 
-    // From now on nobody gets past the overlay: begins the walk that the start needs, so that it finds
-    // what was changed underneath until now. Once; a second call does nothing.
+    // From now on nobody gets past the overlay: begins the walk that the start needs, so that it
+    // finds what was changed underneath until now. Once; a second call does nothing.
     void in_place();
 
     // What requests really come over.

@@ -24,7 +24,7 @@ inline constexpr std::uint32_t kSealedSlots = 8;  // frames encoded, until durab
 // As many of the smallest as fit, so that frames are closed for their size, which credit counts.
 inline constexpr std::uint32_t kMaxRecordsPerFrame = 24576;
 
-static_assert(kMaxRecordsPerFrame * 48 > kMaxFramePayload, "as small as a chmod's record");
+static_assert(std::size_t{kMaxRecordsPerFrame} * 48 > kMaxFramePayload, "a chmod's record has 48");
 
 // A frame being filled: raw records, and where each complete one stands.
 struct FillingFrame {
