@@ -220,8 +220,11 @@ class Reconciliation {
             TS_TRY(content(noted.object, readable.get(), offset, length));
         }
         TS_TRY(append(AttributesOp{.object = noted.object, .attributes = attributes_of(now)}));
-        if (has_range) return {};
-        return xattrs_as_they_are(noted.object, fd->get());
+        if (!has_range) return xattrs_as_they_are(noted.object, fd->get());
+        // Which content that is written to may cost it.
+        TS_ASSIGN(const auto capability, read_xattr(fd->get(), kCapabilityXattr));
+        if (capability) return {};
+        return append(RemoveXattrOp{.object = noted.object, .name = kCapabilityXattr});
     }
 
     // Those that are there; and ACLs and the like, which come and go with a change of mode.

@@ -2,6 +2,7 @@
 // The part of ApplyRun that changes contents and attributes.
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 #include <utility>
 
@@ -11,6 +12,7 @@ namespace twinspool {
 namespace {
 
 constexpr std::size_t kMaxOpenDirectories = 128;
+constexpr const char* kCapability = "security.capability";
 
 bool same_time(const struct stat& status, const FileTime& time) {
     return status.st_mtim.tv_sec == time.seconds &&
@@ -57,7 +59,13 @@ Status ApplyRun::write_content(const ObjectChange& change) {
     TS_ASSIGN(const Fd fd, open_changed(change, O_RDWR));
     if (!fd.valid()) return {};
     ++counters_.written;
-    return tree_.change_content(fd.get(), change.content);
+    // To be written to costs a file its capability; whether it lost it in the source is said there.
+    std::byte capability[64];
+    const ssize_t size = ::fgetxattr(fd.get(), kCapability, capability, sizeof capability);
+    TS_TRY(tree_.change_content(fd.get(), change.content));
+    if (size < 0 || change.xattrs_cleared || change.xattrs.contains(kCapability)) return {};
+    return tree_.set_xattr(fd.get(), kCapability,
+                           Bytes{capability}.first(static_cast<std::size_t>(size)));
 }
 
 Status ApplyRun::set_attributes() {

@@ -176,6 +176,20 @@ TEST_F(ApplyRules, AHoleThatWasCutInsideABlockStaysAHole) {
     EXPECT_EQ(status_of("a").st_blocks, 0);
 }
 
+TEST_F(ApplyRules, WritingKeepsACapabilityThatTheSourceHas) {
+    const std::string none{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    create(kFile, kTop, "a", file(0755));
+    log.add(SetXattrOp{.object = kFile, .name = "security.capability", .value = bytes(none)});
+    apply_all();
+    write(kFile, "x");
+    apply_all();
+    EXPECT_GT(::lgetxattr(path("a").c_str(), "security.capability", nullptr, 0), 0);
+    write(kFile, "y");
+    log.add(RemoveXattrOp{.object = kFile, .name = "security.capability"});
+    apply_all();
+    EXPECT_LT(::lgetxattr(path("a").c_str(), "security.capability", nullptr, 0), 0);
+}
+
 TEST_F(ApplyRules, NothingIsInherited) {
     // A default ACL and a set-gid bit on the directory would show on what is made in it.
     create(kFolder, kTop, "d", {.mode = S_IFDIR | 02775, .uid = 0, .gid = 5, .mtime = {7, 7}});
