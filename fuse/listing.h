@@ -39,7 +39,7 @@ class EntryWriter {
 
 class DirectoryStream {
    public:
-    static constexpr std::size_t kBufferBytes = 32 * 1024;
+    static constexpr std::size_t kBufferBytes = std::size_t{32} * 1024;
     DirectoryStream(ObjectId directory, Fd fd) : directory_(directory), fd_(std::move(fd)) {}
 
     struct Entry {

@@ -37,7 +37,7 @@ enum class Removed : std::uint8_t { kName, kDirectory };
 enum class Privileges : std::uint8_t { kKeep, kKill };
 
 // Larger than this, what is written or freed goes to the pool.
-inline constexpr std::size_t kSmallWriteBytes = 32 * 1024;
+inline constexpr std::size_t kSmallWriteBytes = std::size_t{32} * 1024;
 inline constexpr std::uint64_t kLargeFileBytes = std::uint64_t{64} << 20;
 
 // --- names (mutation_create.cc, mutation_names.cc)

@@ -2,8 +2,8 @@
 // The part of fuse/mutation that gives objects names and takes them away.
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <stdio.h>
 #include <unistd.h>
+#include <cstdio>
 
 #include "fuse/change.h"
 #include "fuse/mutation.h"

@@ -35,7 +35,7 @@ void request_came(fuse_req_t request);
 class RequestGoes {
    public:
     explicit RequestGoes(fuse_req_t request);
-    ~RequestGoes();
+    ~RequestGoes();  // NOLINT(performance-trivially-destructible): in one build it is not
     RequestGoes(const RequestGoes&) = delete;
     RequestGoes& operator=(const RequestGoes&) = delete;
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of fuse/finder that tells the standbys of an object: its entry, attributes and xattrs.
 #include <fcntl.h>
-#include <limits.h>
 #include <spdlog/spdlog.h>
+#include <climits>
 
 #include <string>
 
@@ -99,7 +99,7 @@ Result<std::string> name_in_parent(int fd, const Inode& directory, int parent_fd
 }  // namespace
 
 Status keep_identity(int fd, const Identity& identity) {
-    const Status written = write_identity(fd, identity);
+    Status written = write_identity(fd, identity);
     if (written.ok()) return {};
     switch (written.error().code) {
         case EPERM:
