@@ -62,12 +62,13 @@ Status Delta::add(Frame frame, Lsn applied) {
     bytes_ += frame.payload.size();
     frames_.push_back(std::move(frame));
     return frames_.back().for_each([&](const Record& record) -> Status {
-        if (record.lsn <= applied) return {};
+        if (record.lsn <= applied || mark_) return {};
         return add(record);
     });
 }
 
 Status Delta::add(const Record& record) {
+    TS_ASSERT(!mark_);
     last_ = record.lsn;
     ++records_;
     return std::visit(
@@ -284,6 +285,16 @@ Status Delta::on(const EntriesOp& op) {
     }
     change.statements.push_back(std::move(statement));
     object(op.parent).mtime = op.parent_mtime;
+    return {};
+}
+
+Status Delta::on(const MarkOp& op) {
+    mark_ = {.number = last_, .name = op.name, .time = op.time, .incomplete = op.incomplete != 0};
+    return {};
+}
+
+Status Delta::on(const UnmarkOp& op) {
+    unmarked_.push_back(op.mark);
     return {};
 }
 

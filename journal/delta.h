@@ -83,16 +83,24 @@ struct ObjectChange {
     [[nodiscard]] bool elided() const { return created && gone(); }
 };
 
+// The snapshot that a delta ends with.
+struct Mark {
+    Lsn number;
+    std::string_view name;
+    WallTime time{};
+    bool incomplete = false;
+};
+
 class Delta {
    public:
     Delta() = default;
     Delta(const Delta&) = delete;
     Delta& operator=(const Delta&) = delete;
 
-    // Adds the records of the frame beyond `applied` and keeps the frame.
+    // Adds the records of the frame beyond `applied`, up to a mark, and keeps the frame.
     Status add(Frame frame, Lsn applied);
     // Adds one record; what it points to must outlive the delta. EBADMSG: a name or a range that no
-    // file system has.
+    // file system has. No record may follow a mark.
     Status add(const Record& record);
 
     // In the order of their first mention. kRootObject holds the volume's directories, by path.
@@ -103,6 +111,11 @@ class Delta {
     // A walk ended in this range and none began since: what lost its name by a statement and was
     // not told of elsewhere is gone for good.
     [[nodiscard]] bool all_told() const { return all_told_; }
+
+    // The delta ends with this mark.
+    [[nodiscard]] const std::optional<Mark>& mark() const { return mark_; }
+    // Snapshots that are to be destroyed.
+    [[nodiscard]] const std::vector<Lsn>& unmarked() const { return unmarked_; }
 
     [[nodiscard]] bool empty() const { return records_ == 0; }
     [[nodiscard]] Lsn last() const { return last_; }
@@ -134,6 +147,8 @@ class Delta {
     Status on(const StandbyOp&) { return {}; }
     Status on(const SeededOp& op);
     Status on(const ClosedOp&) { return {}; }
+    Status on(const MarkOp& op);
+    Status on(const UnmarkOp& op);
     Status on(const VoidOp&) { return {}; }
     Status on(std::monostate) { return {}; }
 
@@ -142,6 +157,8 @@ class Delta {
     std::unordered_map<ObjectId, ObjectChange*> by_id_;
     std::optional<std::uint32_t> seeded_;
     bool all_told_ = false;
+    std::optional<Mark> mark_;
+    std::vector<Lsn> unmarked_;
     Lsn last_;
     std::string_view word_;  // of the record being added
     std::uint64_t records_ = 0;

@@ -177,6 +177,21 @@ struct ClosedOp {
     void fields(auto& f) { f(time); }
 };
 
+// A snapshot: everything with a smaller Lsn is in it. Its number is this record's Lsn.
+struct MarkOp {
+    std::string_view name;  // letters, digits, ".", "_" and "-"
+    WallTime time{};
+    // 1: not everything that was there had been told, or looked at, when it was taken.
+    std::uint8_t incomplete = 0;
+    void fields(auto& f) { f(name), f(time), f(incomplete); }
+};
+
+// The snapshot with this number is to be destroyed.
+struct UnmarkOp {
+    Lsn mark;
+    void fields(auto& f) { f(mark); }
+};
+
 struct VoidOp {
     void fields(auto& /*f*/) {}
 };

@@ -38,6 +38,8 @@ void each_operation(Visit visit) {
     visit(SeededOp{77});
     visit(ClosedOp{WallTime{1234567890}});
     visit(VoidOp{});
+    visit(MarkOp{"nightly", WallTime{1234567891}, 1});
+    visit(UnmarkOp{Lsn{98}});
 }
 
 std::vector<std::byte> encoded(const auto& op, Lsn lsn) {

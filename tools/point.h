@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Point: VOLUME@NAME[:/path], as people write a snapshot and what is in it; and the way from there
+// to the image. Also what all commands about snapshots begin with: the list as it is now, with
+// everything applied that was appended before the call. For commands; one thread.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "replicator/past.h"
+#include "tools/complaint.h"
+#include "tools/config.h"
+#include "tools/paths.h"
+
+namespace twinspool {
+
+struct Point {
+    std::string volume;
+    std::string snapshot;  // a name, "latest", or "lsn:N"
+    std::string path;      // absolute, without a slash at its end; empty: all directories
+};
+
+enum class PathPart : std::uint8_t { kNone, kOptional };
+
+// Complaints are bad input: they say what is wrong with the text.
+Outcome<Point> parse_point(std::string_view text, PathPart path);
+// VOLUME:/path
+Outcome<Point> parse_path_of_volume(std::string_view text);
+// What a new snapshot may be called: letters, digits, ".", "_" and "-", not beginning with a digit,
+// "-", or "lsn:"; at most 64 characters; not "latest".
+Verdict check_snapshot_name(std::string_view name);
+
+// The volume's past, opened. The scratch directory goes with it.
+class OpenPast {
+   public:
+    // Waits until the standby has applied what was appended before (if the volume is up).
+    static Outcome<OpenPast> of(const std::string& volume);
+    OpenPast(OpenPast&&) noexcept;
+    OpenPast& operator=(OpenPast&&) = delete;
+    ~OpenPast();
+
+    [[nodiscard]] const VolumePaths& paths() const { return paths_; }
+    [[nodiscard]] const VolumeConfig& config() const { return config_; }
+    [[nodiscard]] const std::vector<Snapshot>& snapshots() const { return snapshots_; }
+    [[nodiscard]] Past& past() { return *past_; }
+    // By a name as in Point::snapshot. Bad input if there is none.
+    Outcome<Snapshot> find(std::string_view name) const;
+    // A complaint if it is broken or being destroyed; a warning is printed if it is incomplete.
+    Outcome<std::unique_ptr<Image>> image(const Snapshot& snapshot);
+
+   private:
+    OpenPast() = default;
+    VolumePaths paths_;
+    VolumeConfig config_;
+    std::string scratch_;
+    std::shared_ptr<Past> past_;
+    std::vector<Snapshot> snapshots_;
+};
+
+}  // namespace twinspool
