@@ -140,6 +140,7 @@ Result<Fd> History::open_folder(const Span& span) {
         return last_error("make the folder kept/{}", name);
     Fd fd{::openat(kept_.get(), name.c_str(), kFolderFlags)};
     if (!fd.valid()) return last_error("open the folder kept/{}", name);
+    (void)totals_[span];  // it is there, whatever comes of what is to be put into it
     return fd;
 }
 

@@ -269,6 +269,103 @@ TEST_P(HistoryModelTest, AnyPastStaysAsItWas) {
     std::printf("seed=%lu: %d kills\n", seed, kills);
 }
 
+// The tree changes under a reader all the time; it must never see it.
+TEST_F(HistoryTest, ReadersBesideTheApplierSeeOnlyThePast) {
+    for (int i = 0; i < 60; ++i) model->act();
+    const Lsn number = mark();
+    apply();
+    const auto past = open_past();
+    ASSERT_NE(past, nullptr);
+    const auto image = past->image(number);
+    ASSERT_TRUE(image.ok()) << image.error().text();
+    const Model::Picture picture = pictures[number];
+    std::atomic<bool> ended{false};
+    std::atomic<int> rounds{0};
+    std::vector<std::thread> readers;
+    std::array<std::string, 2> differences;
+    for (auto& difference : differences)
+        readers.emplace_back([&] {
+            while (!ended && difference.empty()) {
+                difference = Comparison(**image, picture).run();
+                ++rounds;
+            }
+        });
+    for (int i = 0; i < 150; ++i) {
+        for (int j = 0; j < 12; ++j) model->act();
+        if (i % 10 == 0) model->change_underneath(5);
+        if (i % 7 == 0) mark();
+        if (i % 11 == 0 && pictures.size() > 2) unmark(std::prev(pictures.end(), 2)->first);
+        apply();
+        ASSERT_TRUE(applier->tidy_up().ok());
+    }
+    ended = true;
+    for (auto& reader : readers) reader.join();
+    for (const auto& difference : differences) EXPECT_EQ(difference, "");
+    EXPECT_GT(rounds, 10);
+    ASSERT_NO_FATAL_FAILURE(expect_past("at the end"));
+}
+
+TEST_F(HistoryTest, ANewFileCostsASnapshotNothing) {
+    for (int i = 0; i < 60; ++i) model->act();
+    mark();
+    apply();
+    const ObjectId directory = model->picture().roots.begin()->second;
+    const auto used = [&] { return applier->snapshots().front().used; };
+    const auto deliver = [&](std::uint64_t id, const std::string& name) {
+        last = append(*journal, CreateOp{.object = ObjectId{id},
+                                         .parent = directory,
+                                         .name = name,
+                                         .attributes = {.mode = S_IFREG | 0600}});
+    };
+    deliver(1'000'000, "first");
+    apply();
+    const auto once = used();  // the directory's own time
+    for (std::uint64_t i = 1; i < 200; ++i) deliver(1'000'000 + i, fmt::format("mail{}", i));
+    apply();
+    EXPECT_EQ(used(), once);
+}
+
+TEST_F(HistoryTest, WhatIsReadIsNotDestroyedUntilNobodyReadsIt) {
+    for (int i = 0; i < 60; ++i) model->act();
+    const Lsn number = mark();
+    const Model::Picture picture = pictures[number];
+    apply();
+    auto past = open_past();
+    auto image = past->image(number);
+    ASSERT_TRUE(image.ok()) << image.error().text();
+    unmark(number);
+    for (int i = 0; i < 60; ++i) model->act();
+    apply();
+    ASSERT_TRUE(applier->tidy_up().ok());
+    EXPECT_TRUE(applier->snapshots().empty()) << "it is not offered any more";
+    EXPECT_EQ(past->image(number).error().code, EBUSY);
+    EXPECT_EQ(Comparison(**image, picture).run(), "");
+    *image = nullptr;
+    ASSERT_TRUE(applier->tidy_up().ok());
+    EXPECT_EQ(past->image(number).error().code, ENOENT);
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path() + "/kept"));
+}
+
+TEST_F(HistoryTest, WhatWasWrittenByTheFirstVersionGoesOn) {
+    // As version 1 wrote it: no life of the object after its type and handle type.
+    std::string text;
+    const auto add = [&](const auto& value) {
+        text.append(reinterpret_cast<const char*>(&value), sizeof value);
+    };
+    add(std::uint32_t{S_IFDIR}), add(std::int32_t{1});
+    add(std::uint64_t{7}), add(std::int64_t{99}), add(std::uint64_t{5});
+    text += "handle";
+    const auto entry = decode_index_entry(text);
+    ASSERT_TRUE(entry.ok()) << entry.error().text();
+    EXPECT_EQ(entry->type, S_IFDIR);
+    EXPECT_EQ(entry->parent, ObjectId{7});
+    EXPECT_EQ(entry->handle.size, 6U);
+    EXPECT_EQ(entry->born, Lsn{});
+    const auto again = decode_index_entry(encode(*entry));
+    ASSERT_TRUE(again.ok());
+    EXPECT_EQ(*again, *entry);
+}
+
 INSTANTIATE_TEST_SUITE_P(Lives, HistoryModelTest,
                          ::testing::Range(0, static_cast<int>(number_from("TWINSPOOL_LIVES", 30))));
 
