@@ -87,6 +87,7 @@ Outcome<ExitCode> run_destroy(const DestroyArguments& arguments) {
     TS_ASSIGN(const auto past, OpenPast::of(point.volume));
     TS_ASSIGN(const auto snapshot, past.find(point.snapshot));
     if (arguments.dry_run) {
+        TS_TRY(check_unused(past, snapshot));
         print(fmt::format("{}@{}: would be destroyed, which frees {}; nothing was changed\n",
                           paths.name, snapshot.name, spell_space(snapshot.used)));
         return ExitCode::kDone;

@@ -113,6 +113,17 @@ Outcome<Taken> mark_between(Surroundings& around, const VolumePaths& paths,
     return mark(paths, name, request);
 }
 
+Outcome<Fd> hold_against_readers(const OpenPast& past, const Snapshot& snapshot) {
+    TS_ASSIGN(auto hold, hold_snapshot(past.config().standbys.front().path, snapshot.number,
+                                       HoldKind::kDestroy));
+    if (!hold)
+        return failure(
+            "the snapshot {}@{} is in use: it is mounted (`twinspool umount`), or being restored "
+            "or compared",
+            past.paths().name, snapshot.name);
+    return std::move(*hold);
+}
+
 }  // namespace
 
 Outcome<Taken> take_snapshot(const VolumePaths& paths, const std::string& name,
@@ -143,17 +154,15 @@ Outcome<Taken> take_snapshot(const VolumePaths& paths, const std::string& name,
     return taken;
 }
 
+Verdict check_unused(const OpenPast& past, const Snapshot& snapshot) {
+    TS_ASSIGN(const auto hold, hold_against_readers(past, snapshot));
+    return {};
+}
+
 Verdict destroy_snapshot(const OpenPast& past, const Snapshot& snapshot) {
     const auto& paths = past.paths();
     // Held until it is gone, so that nobody begins to read it meanwhile.
-    TS_ASSIGN(const auto hold, hold_snapshot(past.config().standbys.front().path, snapshot.number,
-                                             HoldKind::kDestroy));
-    if (!hold)
-        return failure(
-            "the snapshot {}@{} is in use: it is mounted, or being restored or compared; "
-            "`twinspool "
-            "umount` the first",
-            paths.name, snapshot.name);
+    TS_ASSIGN(const auto hold, hold_against_readers(past, snapshot));
     TS_ASSIGN(const auto done, ask(paths, {{"command", "unmark"}, {"lsn", snapshot.number.value}},
                                    "its standby changes only while it is up"));
     return {};

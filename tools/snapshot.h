@@ -38,6 +38,8 @@ struct SnapshotOptions {
 Outcome<Taken> take_snapshot(const VolumePaths& paths, const std::string& name,
                              const SnapshotOptions& options);
 
+// A complaint if somebody reads it at this moment.
+Verdict check_unused(const OpenPast& past, const Snapshot& snapshot);
 // Refused while somebody reads it (mounted, being restored or compared), and while the volume is
 // down. Gone from the list when it returns.
 Verdict destroy_snapshot(const OpenPast& past, const Snapshot& snapshot);

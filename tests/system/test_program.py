@@ -18,7 +18,11 @@ import volume as volumes
 from volume import run
 
 HEADER = 4096  # of a segment
-COMMANDS = ["create", "remove", "up", "down", "status", "wait", "standby", "journal dump"]
+COMMANDS = ["create", "remove", "up", "down", "status", "wait", "standby", "journal dump"] + [
+    "snapshot",
+    "list",
+    "destroy",
+]
 
 
 def everything(directory):

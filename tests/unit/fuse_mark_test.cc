@@ -126,12 +126,12 @@ TEST_F(FuseMark, NeverStandsWithinAChangeOfSeveralRecords) {
     create("first");
     const Words change = logged();  // create, and the ACL that it inherits
     ASSERT_GT(change.size(), 1U);
-    std::atomic<bool> stop{false};
+    constexpr int kFiles = 300;
+    std::atomic<int> created{0};
     std::thread creating{[&] {
-        for (int i = 0; !stop; ++i) create("file" + std::to_string(i));
+        while (created < kFiles) create("file" + std::to_string(created++));
     }};
-    for (int i = 0; i < 200; ++i) EXPECT_TRUE(mark("m").ok());
-    stop = true;
+    while (created < kFiles) EXPECT_TRUE(mark("m").ok());
     creating.join();
     const Words words = logged();
     std::size_t at = 0;
