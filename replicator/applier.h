@@ -20,12 +20,14 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "journal/apply.h"
 #include "journal/cursor.h"
 #include "journal/result.h"
 #include "journal/units.h"
 #include "replicator/catalogue.h"
+#include "replicator/snapshot.h"
 
 namespace twinspool {
 
@@ -68,6 +70,8 @@ class Applier {
     [[nodiscard]] std::uint32_t seeded_generation() const {
         return seeded_.load(std::memory_order_acquire);
     }
+    [[nodiscard]] std::vector<Snapshot> snapshots() const { return {}; }
+    [[nodiscard]] std::uint64_t snapshots_version() const { return 0; }
     // Of the last attempt.
     [[nodiscard]] Status error() const;
 

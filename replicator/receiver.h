@@ -57,6 +57,9 @@ class Receiver {
     Status ack();
     // Tells the primary that applying has stopped, or goes on again.
     Status say_trouble();
+    // Tells the primary which snapshots there are, if that has changed. Never on the path of the
+    // frames: the applier may be slow to say it.
+    Status say_snapshots();
     Status retire_applied();
 
     StandbyStore store_;
@@ -65,10 +68,11 @@ class Receiver {
     std::unique_ptr<SegmentFolder> folder_;
     std::unique_ptr<DirectAppender> appender_;
     std::unique_ptr<Applier> applier_;
-    std::mutex send_mutex_;  // one sender at a time on transport_; protects said_trouble_ too
+    std::mutex send_mutex_;  // one sender at a time on transport_; protects said_… too
     LinkTransport* transport_ = nullptr;
     std::atomic<std::uint64_t> durable_{0};
     std::string said_trouble_;
+    std::optional<std::uint64_t> said_snapshots_;  // the list's version
 };
 
 }  // namespace twinspool
