@@ -38,6 +38,8 @@ constexpr Nanoseconds kMaxLinger = 10s;
 constexpr Nanoseconds kMaxStandbyTimeout = 24h;
 constexpr Nanoseconds kMinCheckpointEvery = 10ms;
 constexpr Nanoseconds kMaxCheckpointEvery = 24h;
+constexpr Nanoseconds kLeastEvery = 1s;
+constexpr Nanoseconds kMostEvery = 366 * 24h;
 constexpr std::size_t kMaxFileBytes = std::size_t{1} << 20;
 
 // Reads one table key by key. Keeps the first complaint; what was not asked for is unknown.
@@ -107,6 +109,21 @@ class Reader {
             into = *parsed;
     }
 
+    // [key]; nullptr if it is not there.
+    const toml::table* table(std::string_view key) {
+        known_.emplace_back(key);
+        const toml::node* node = table_.get(key);
+        if (node != nullptr && node->as_table() == nullptr)
+            complain(node->source().begin, "{} must be a table [{}], not {}", key, key,
+                     type_word(*node));
+        return node == nullptr ? nullptr : node->as_table();
+    }
+
+    // What another reader, of a table within this one, found.
+    void take(const std::optional<Complaint>& complaint) {
+        if (!complaint_) complaint_ = complaint;
+    }
+
     // [[key]] tables that each have a path.
     std::vector<std::string> paths(std::string_view key) {
         known_.emplace_back(key);
@@ -162,7 +179,7 @@ class Reader {
         else if (path && !path->starts_with('/'))
             complain(reader.position("path"), "the path \"{}\" of a {} must be absolute", *path,
                      key);
-        if (auto complaint = reader.finish(); complaint && !complaint_) complaint_ = complaint;
+        take(reader.finish());
         return path.value_or("");
     }
 
@@ -203,6 +220,23 @@ void check_sizes(Reader& reader, const VolumeConfig& config) {
                         spell_size(config.journal_limit), spell_size(config.segment_size));
 }
 
+void read_snapshot(Reader& outer, const std::string& file, SnapshotConfig& into) {
+    const toml::table* table = outer.table("snapshot");
+    if (table == nullptr) return;
+    Reader reader(*table, file);
+    reader.duration("every", kLeastEvery, kMostEvery, into.every);
+    if (into.every % 1s != 0ns)
+        reader.complain(reader.position("every"), "every is \"{}\", but must be whole seconds",
+                        spell_duration(into.every));
+    if (const auto keep = reader.text("keep")) {
+        into.keep = parse_retention(*keep);
+        if (!into.keep)
+            reader.complain(reader.position("keep"), "keep is \"{}\", which is no rule like {}",
+                            *keep, kRetentionExample);
+    }
+    outer.take(reader.finish());
+}
+
 Outcome<VolumeConfig> read_table(const toml::table& table, const std::string& file) {
     Reader reader(table, file);
     VolumeConfig config;
@@ -218,6 +252,7 @@ Outcome<VolumeConfig> read_table(const toml::table& table, const std::string& fi
     check_sizes(reader, config);
     for (auto& path : reader.paths("directory")) config.directories.push_back({std::move(path)});
     for (auto& path : reader.paths("standby")) config.standbys.push_back({std::move(path)});
+    read_snapshot(reader, file, config.snapshot);
     if (config.directories.empty())
         reader.complain(reader.position("directory"), "there is no [[directory]] with a path");
     if (config.standbys.size() != 1)
@@ -239,6 +274,13 @@ std::string quoted(std::string_view text) {
             out += c;
     }
     return out + '"';
+}
+
+std::string render_snapshot(const SnapshotConfig& config) {
+    std::string text;
+    if (config.every != 0ns) text += fmt::format("every = \"{}\"\n", spell_duration(config.every));
+    if (config.keep) text += fmt::format("keep = \"{}\"\n", spell_retention(*config.keep));
+    return text.empty() ? text : "\n[snapshot]\n" + text;
 }
 
 }  // namespace
@@ -314,7 +356,7 @@ std::string render_config(const std::string& name, const VolumeConfig& config) {
         text += fmt::format("\n[[directory]]\npath = {}\n", quoted(directory.path));
     for (const auto& standby : config.standbys)
         text += fmt::format("\n[[standby]]\npath = {}\n", quoted(standby.path));
-    return text;
+    return text + render_snapshot(config.snapshot);
 }
 
 }  // namespace twinspool

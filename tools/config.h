@@ -4,12 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "journal/commit.h"
 #include "journal/units.h"
+#include "replicator/retention.h"
 #include "tools/complaint.h"
 
 namespace twinspool {
@@ -24,6 +26,12 @@ struct StandbyConfig {
     std::string path;  // absolute
 };
 
+// The table [snapshot].
+struct SnapshotConfig {
+    Nanoseconds every{0};               // 0: the daemon takes none by itself
+    std::optional<RetentionRule> keep;  // nothing: all are kept
+};
+
 struct VolumeConfig {
     std::uint64_t id = 0;  // random; never 0
     CommitMode mode = CommitMode::kFsync;
@@ -35,6 +43,7 @@ struct VolumeConfig {
     std::uint64_t segment_size = std::uint64_t{64} << 20;
     std::vector<DirectoryConfig> directories;
     std::vector<StandbyConfig> standbys;
+    SnapshotConfig snapshot;
 };
 
 [[nodiscard]] std::string_view spell(CommitMode mode);
