@@ -29,6 +29,8 @@ constexpr Word<CommitMode> kModes[] = {
 constexpr Word<TransportChoice> kTransports[] = {{"auto", TransportChoice::kAuto},
                                                  {"io_uring", TransportChoice::kIoUring},
                                                  {"dev", TransportChoice::kDev}};
+constexpr Word<FailedHook> kFailedHooks[] = {{"stop", FailedHook::kStop},
+                                             {"continue", FailedHook::kContinue}};
 
 // A frame of the largest size, and the segment's header, must fit with room to spare.
 constexpr std::uint64_t kMinSegmentSize = std::uint64_t{2} << 20;
@@ -40,6 +42,8 @@ constexpr Nanoseconds kMinCheckpointEvery = 10ms;
 constexpr Nanoseconds kMaxCheckpointEvery = 24h;
 constexpr Nanoseconds kLeastEvery = 1s;
 constexpr Nanoseconds kMostEvery = 366 * 24h;
+constexpr Nanoseconds kMinHookTimeout = 10ms;
+constexpr Nanoseconds kMaxHookTimeout = 24h;
 constexpr std::size_t kMaxFileBytes = std::size_t{1} << 20;
 
 // Reads one table key by key. Keeps the first complaint; what was not asked for is unknown.
@@ -109,19 +113,31 @@ class Reader {
             into = *parsed;
     }
 
-    // [key]; nullptr if it is not there.
-    const toml::table* table(std::string_view key) {
-        known_.emplace_back(key);
-        const toml::node* node = table_.get(key);
-        if (node != nullptr && node->as_table() == nullptr)
-            complain(node->source().begin, "{} must be a table [{}], not {}", key, key,
-                     type_word(*node));
-        return node == nullptr ? nullptr : node->as_table();
+    // A command for the shell.
+    void shell_command(std::string_view key, std::string& into) {
+        auto value = text(key);
+        if (!value) return;
+        if (value->find('\0') != std::string::npos)
+            complain(position(key), "{} holds a zero byte, which no command can", key);
+        else
+            into = std::move(*value);
     }
 
-    // What another reader, of a table within this one, found.
-    void take(const std::optional<Complaint>& complaint) {
-        if (!complaint_) complaint_ = complaint;
+    // [key]: `read` is called with a reader of its own, whose complaint is ours.
+    template <typename Read>
+    void table(std::string_view key, Read read) {
+        known_.emplace_back(key);
+        const toml::node* node = table_.get(key);
+        if (node == nullptr) return;
+        const auto* inner = node->as_table();
+        if (inner == nullptr) {
+            complain(node->source().begin, "{} must be written as [{}], not as {}", key, key,
+                     type_word(*node));
+            return;
+        }
+        Reader reader(*inner, file_);
+        read(reader);
+        if (auto complaint = reader.finish(); complaint && !complaint_) complaint_ = complaint;
     }
 
     // [[key]] tables that each have a path.
@@ -179,7 +195,7 @@ class Reader {
         else if (path && !path->starts_with('/'))
             complain(reader.position("path"), "the path \"{}\" of a {} must be absolute", *path,
                      key);
-        take(reader.finish());
+        if (auto complaint = reader.finish(); complaint && !complaint_) complaint_ = complaint;
         return path.value_or("");
     }
 
@@ -220,21 +236,21 @@ void check_sizes(Reader& reader, const VolumeConfig& config) {
                         spell_size(config.journal_limit), spell_size(config.segment_size));
 }
 
-void read_snapshot(Reader& outer, const std::string& file, SnapshotConfig& into) {
-    const toml::table* table = outer.table("snapshot");
-    if (table == nullptr) return;
-    Reader reader(*table, file);
-    reader.duration("every", kLeastEvery, kMostEvery, into.every);
-    if (into.every % 1s != 0ns)
+void read_snapshot(Reader& reader, SnapshotConfig& config) {
+    reader.shell_command("before", config.before);
+    reader.shell_command("after", config.after);
+    reader.duration("hook_timeout", kMinHookTimeout, kMaxHookTimeout, config.hook_timeout);
+    reader.choice("on_before_failure", kFailedHooks, config.on_before_failure);
+    reader.duration("every", kLeastEvery, kMostEvery, config.every);
+    if (config.every % 1s != 0ns)
         reader.complain(reader.position("every"), "every is \"{}\", but must be whole seconds",
-                        spell_duration(into.every));
+                        spell_duration(config.every));
     if (const auto keep = reader.text("keep")) {
-        into.keep = parse_retention(*keep);
-        if (!into.keep)
+        config.keep = parse_retention(*keep);
+        if (!config.keep)
             reader.complain(reader.position("keep"), "keep is \"{}\", which is no rule like {}",
                             *keep, kRetentionExample);
     }
-    outer.take(reader.finish());
 }
 
 Outcome<VolumeConfig> read_table(const toml::table& table, const std::string& file) {
@@ -252,7 +268,7 @@ Outcome<VolumeConfig> read_table(const toml::table& table, const std::string& fi
     check_sizes(reader, config);
     for (auto& path : reader.paths("directory")) config.directories.push_back({std::move(path)});
     for (auto& path : reader.paths("standby")) config.standbys.push_back({std::move(path)});
-    read_snapshot(reader, file, config.snapshot);
+    reader.table("snapshot", [&](Reader& inner) { read_snapshot(inner, config.snapshot); });
     if (config.directories.empty())
         reader.complain(reader.position("directory"), "there is no [[directory]] with a path");
     if (config.standbys.size() != 1)
@@ -276,10 +292,18 @@ std::string quoted(std::string_view text) {
     return out + '"';
 }
 
+// Nothing if all of it is as usual.
 std::string render_snapshot(const SnapshotConfig& config) {
+    const SnapshotConfig defaults;
     std::string text;
     if (config.every != 0ns) text += fmt::format("every = \"{}\"\n", spell_duration(config.every));
     if (config.keep) text += fmt::format("keep = \"{}\"\n", spell_retention(*config.keep));
+    if (!config.before.empty()) text += fmt::format("before = {}\n", quoted(config.before));
+    if (!config.after.empty()) text += fmt::format("after = {}\n", quoted(config.after));
+    if (config.hook_timeout != defaults.hook_timeout)
+        text += fmt::format("hook_timeout = \"{}\"\n", spell_duration(config.hook_timeout));
+    if (config.on_before_failure != defaults.on_before_failure)
+        text += fmt::format("on_before_failure = \"{}\"\n", spell(config.on_before_failure));
     return text.empty() ? text : "\n[snapshot]\n" + text;
 }
 
@@ -293,6 +317,12 @@ std::string_view spell(CommitMode mode) {
 
 std::string_view spell(TransportChoice choice) {
     for (const auto& word : kTransports)
+        if (word.choice == choice) return word.text;
+    return "";
+}
+
+std::string_view spell(FailedHook choice) {
+    for (const auto& word : kFailedHooks)
         if (word.choice == choice) return word.text;
     return "";
 }
@@ -356,7 +386,8 @@ std::string render_config(const std::string& name, const VolumeConfig& config) {
         text += fmt::format("\n[[directory]]\npath = {}\n", quoted(directory.path));
     for (const auto& standby : config.standbys)
         text += fmt::format("\n[[standby]]\npath = {}\n", quoted(standby.path));
-    return text + render_snapshot(config.snapshot);
+    text += render_snapshot(config.snapshot);
+    return text;
 }
 
 }  // namespace twinspool

@@ -26,10 +26,17 @@ struct StandbyConfig {
     std::string path;  // absolute
 };
 
-// The table [snapshot].
+// What the command does whose `before` has failed.
+enum class FailedHook : std::uint8_t { kStop, kContinue };
+
+// [snapshot]
 struct SnapshotConfig {
     Nanoseconds every{0};               // 0: the daemon takes none by itself
     std::optional<RetentionRule> keep;  // nothing: all are kept
+    std::string before;                 // commands for the shell; empty: none
+    std::string after;
+    Nanoseconds hook_timeout{30'000'000'000};
+    FailedHook on_before_failure = FailedHook::kStop;
 };
 
 struct VolumeConfig {
@@ -48,6 +55,7 @@ struct VolumeConfig {
 
 [[nodiscard]] std::string_view spell(CommitMode mode);
 [[nodiscard]] std::string_view spell(TransportChoice choice);
+[[nodiscard]] std::string_view spell(FailedHook choice);
 Outcome<CommitMode> parse_mode(std::string_view word);
 
 // `file` is only for the complaints.

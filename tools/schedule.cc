@@ -11,7 +11,7 @@
 
 #include "tools/launch.h"
 #include "tools/quantity.h"
-#include "tools/when.h"
+#include "tools/snapshot.h"
 
 namespace twinspool {
 namespace {
@@ -132,7 +132,7 @@ Json Schedule::status() const {
     const std::lock_guard lock{mutex_};
     return {{"every", spell_duration(config_.every)},
             {"keep", config_.keep ? Json(spell_retention(*config_.keep)) : Json()},
-            {"next", utc_text(next_)},
+            {"next", spell_time(next_)},
             {"trouble", trouble_}};
 }
 

@@ -6,14 +6,15 @@
 #include <optional>
 #include <string>
 
-#include "tools/when.h"
+#include "tools/snapshot.h"
 
 namespace twinspool {
 namespace {
 
 Json one(const Snapshot& snapshot) {
-    return {
-        {"name", snapshot.name}, {"lsn", snapshot.number.value}, {"time", utc_text(snapshot.time)}};
+    return {{"name", snapshot.name},
+            {"lsn", snapshot.number.value},
+            {"time", spell_time(snapshot.time)}};
 }
 
 // Whole seconds since 1970.

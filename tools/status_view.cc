@@ -4,7 +4,7 @@
 #include <chrono>
 #include <cstdint>
 
-#include "tools/when.h"
+#include "tools/age.h"
 
 namespace twinspool {
 namespace {

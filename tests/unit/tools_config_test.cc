@@ -82,7 +82,7 @@ TEST(Config, AWrongScheduleIsRefusedWithItsPlace) {
               "mail.toml:7:8: keep is \"24 hours\", which is no rule like");
     EXPECT_EQ(wrong("kept = \"24 hourly\""), "mail.toml:7:1: unknown key \"kept\"");
     EXPECT_EQ(complaint(with("snapshot = \"1h\"")),
-              "mail.toml:1:12: snapshot must be a table [snapshot], not a string");
+              "mail.toml:1:12: snapshot must be written as [snapshot], not as a string");
 }
 
 TEST(Config, UnknownKeyIsRefusedWithItsPlace) {
