@@ -26,7 +26,7 @@ std::size_t body_limit(MessageType type) {
         case MessageType::kAck:
             return sizeof(Ack);
         case MessageType::kSnapshots:
-            return sizeof(SnapshotsHead) + kMaxToldSnapshots * sizeof(SnapshotRecord);
+            return sizeof(SnapshotsHead) + kMaxToldSnapshots * sizeof(WireSnapshot);
     }
     return 0;
 }
@@ -37,8 +37,8 @@ bool known(std::uint16_t type) {
 }
 
 // Longer names are not made; one that was is told cut off.
-SnapshotRecord record_of(const Snapshot& snapshot) {
-    SnapshotRecord record{.number = snapshot.number.value,
+WireSnapshot record_of(const Snapshot& snapshot) {
+    WireSnapshot record{.number = snapshot.number.value,
                           .time = raw(snapshot.time),
                           .used = snapshot.used,
                           .flags = (snapshot.incomplete ? kToldIncomplete : 0U) |
@@ -50,7 +50,7 @@ SnapshotRecord record_of(const Snapshot& snapshot) {
     return record;
 }
 
-Snapshot snapshot_of(const SnapshotRecord& record) {
+Snapshot snapshot_of(const WireSnapshot& record) {
     return {.number = Lsn{record.number},
             .name = std::string{record.name, ::strnlen(record.name, sizeof record.name)},
             .time = WallTime{record.time},
@@ -80,7 +80,7 @@ Status send_snapshots(LinkTransport& transport, const std::vector<Snapshot>& old
     const std::size_t told = std::min(oldest_first.size(), kMaxToldSnapshots);
     const std::size_t left_out = oldest_first.size() - told;
     const SnapshotsHead head{.count = oldest_first.size(), .told = told};
-    std::vector<std::byte> body(sizeof head + told * sizeof(SnapshotRecord));
+    std::vector<std::byte> body(sizeof head + told * sizeof(WireSnapshot));
     std::memcpy(body.data(), &head, sizeof head);
     for (std::size_t i = 0; i < told; ++i) {
         const auto record = record_of(oldest_first[i == 0 ? 0 : left_out + i]);
@@ -99,11 +99,11 @@ Result<ToldSnapshots> snapshots_of(const Message& message) {
         return error();
     std::memcpy(&head, message.body.data(), sizeof head);
     if (head.told > kMaxToldSnapshots || head.told > head.count ||
-        message.body.size() != sizeof head + head.told * sizeof(SnapshotRecord))
+        message.body.size() != sizeof head + head.told * sizeof(WireSnapshot))
         return error();
     ToldSnapshots told{.count = head.count, .snapshots = {}};
     for (std::size_t i = 0; i < head.told; ++i) {
-        SnapshotRecord record;
+        WireSnapshot record;
         std::memcpy(&record, message.body.data() + sizeof head + i * sizeof record, sizeof record);
         told.snapshots.push_back(snapshot_of(record));
     }

@@ -92,7 +92,7 @@ static_assert(sizeof(SnapshotsHead) == 16);
 inline constexpr std::uint32_t kToldIncomplete = 1;
 inline constexpr std::uint32_t kToldBroken = 2;
 
-struct SnapshotRecord {
+struct WireSnapshot {
     std::uint64_t number;    // 0
     std::int64_t time;       // 8   wall clock, ns
     std::uint64_t used;      // 16  bytes
@@ -100,10 +100,10 @@ struct SnapshotRecord {
     std::uint32_t reserved;  // 28
     char name[64];           // 32  zeros behind it
 };
-static_assert(sizeof(SnapshotRecord) == 96);
+static_assert(sizeof(WireSnapshot) == 96);
 
 inline constexpr std::size_t kMaxToldSnapshots = 8192;
-static_assert(sizeof(SnapshotsHead) + kMaxToldSnapshots * sizeof(SnapshotRecord) <= kMaxBodyBytes);
+static_assert(sizeof(SnapshotsHead) + kMaxToldSnapshots * sizeof(WireSnapshot) <= kMaxBodyBytes);
 
 struct Message {
     MessageType type{};

@@ -133,11 +133,11 @@ TEST(Wire, ListsThatAreCutOffOrLieAreRefused) {
         std::memcpy(message.body.data(), &head, sizeof head);
         return snapshots_of(message).ok();
     };
-    EXPECT_TRUE(list_of({.count = 1, .told = 1}, sizeof(SnapshotRecord)));
-    EXPECT_FALSE(list_of({.count = 1, .told = 1}, sizeof(SnapshotRecord) - 1));
-    EXPECT_FALSE(list_of({.count = 2, .told = 1}, 2 * sizeof(SnapshotRecord)));
-    EXPECT_FALSE(list_of({.count = 0, .told = 1}, sizeof(SnapshotRecord)));
-    EXPECT_FALSE(list_of({.count = ~0ULL, .told = ~0ULL / sizeof(SnapshotRecord) + 1}, 0));
+    EXPECT_TRUE(list_of({.count = 1, .told = 1}, sizeof(WireSnapshot)));
+    EXPECT_FALSE(list_of({.count = 1, .told = 1}, sizeof(WireSnapshot) - 1));
+    EXPECT_FALSE(list_of({.count = 2, .told = 1}, 2 * sizeof(WireSnapshot)));
+    EXPECT_FALSE(list_of({.count = 0, .told = 1}, sizeof(WireSnapshot)));
+    EXPECT_FALSE(list_of({.count = ~0ULL, .told = ~0ULL / sizeof(WireSnapshot) + 1}, 0));
     message.type = MessageType::kAck;
     EXPECT_FALSE(list_of({.count = 0, .told = 0}, 0));
 }

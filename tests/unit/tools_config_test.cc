@@ -43,6 +43,10 @@ TEST(Config, DefaultsAreThoseOfTheManual) {
     EXPECT_EQ(config.directories[0].path, "/var/spool/mail");
     ASSERT_EQ(config.standbys.size(), 1U);
     EXPECT_EQ(config.standbys[0].path, "/mnt/standby/mail");
+    EXPECT_EQ(config.snapshot.before, "");
+    EXPECT_EQ(config.snapshot.after, "");
+    EXPECT_EQ(config.snapshot.hook_timeout, 30s);
+    EXPECT_EQ(config.snapshot.on_before_failure, FailedHook::kStop);
 }
 
 TEST(Config, EveryKeyIsRead) {
@@ -81,7 +85,32 @@ TEST(Config, AWrongScheduleIsRefusedWithItsPlace) {
     EXPECT_EQ(wrong("keep = \"24 hours\"").substr(0, 56),
               "mail.toml:7:8: keep is \"24 hours\", which is no rule like");
     EXPECT_EQ(wrong("kept = \"24 hourly\""), "mail.toml:7:1: unknown key \"kept\"");
-    EXPECT_EQ(complaint(with("snapshot = \"1h\"")),
+}
+
+TEST(Config, EveryKeyOfSnapshotIsRead) {
+    const auto config = parsed(std::string{kLeast} +
+                               "[snapshot]\nbefore = \"sync-all\"\nafter = 'echo \"done\"'\n"
+                               "hook_timeout = \"2min\"\non_before_failure = \"continue\"\n");
+    EXPECT_EQ(config.snapshot.before, "sync-all");
+    EXPECT_EQ(config.snapshot.after, "echo \"done\"");
+    EXPECT_EQ(config.snapshot.hook_timeout, 2min);
+    EXPECT_EQ(config.snapshot.on_before_failure, FailedHook::kContinue);
+}
+
+TEST(Config, WhatSnapshotMayNotSayIsRefusedWithItsPlace) {
+    const auto complaint_about = [](std::string_view line) {
+        return complaint(std::string{kLeast} + "[snapshot]\n" + std::string{line} + "\n");
+    };
+    EXPECT_EQ(complaint_about("befor = \"x\""), "mail.toml:7:1: unknown key \"befor\"");
+    EXPECT_EQ(complaint_about("before = 1"),
+              "mail.toml:7:10: before must be a string in quotes, not an integer");
+    EXPECT_EQ(complaint_about("on_before_failure = \"go\""),
+              "mail.toml:7:21: on_before_failure is \"go\", but must be one of \"stop\", "
+              "\"continue\"");
+    EXPECT_NE(complaint_about("hook_timeout = \"0s\""), "");
+    EXPECT_NE(complaint_about("hook_timeout = \"2 days\""), "");
+    EXPECT_NE(complaint_about("before = \"a\\u0000b\""), "");
+    EXPECT_EQ(complaint(with("snapshot = \"x\"")),
               "mail.toml:1:12: snapshot must be written as [snapshot], not as a string");
 }
 
@@ -158,7 +187,12 @@ TEST(Config, WhatIsRenderedIsReadAgain) {
     config.segment_size = std::uint64_t{8} << 20;
     config.directories = {{"/var/spool/mail"}, {"/srv/o \"dd\" \\ \n näme"}};
     config.standbys = {{"/mnt/standby"}};
-    config.snapshot = {.every = 1h, .keep = parse_retention("24 hourly, 14 daily")};
+    config.snapshot = {.every = 1h,
+                       .keep = parse_retention("24 hourly, 14 daily"),
+                       .before = "mysql -e 'x' \"$A\" \\\n &",
+                       .after = "true",
+                       .hook_timeout = 5s,
+                       .on_before_failure = FailedHook::kContinue};
     const auto again = parsed(render_config("mail", config));
     EXPECT_EQ(again.id, config.id);
     EXPECT_EQ(again.mode, config.mode);
@@ -173,6 +207,10 @@ TEST(Config, WhatIsRenderedIsReadAgain) {
     EXPECT_EQ(again.standbys[0].path, "/mnt/standby");
     EXPECT_EQ(again.snapshot.every, config.snapshot.every);
     EXPECT_EQ(again.snapshot.keep, config.snapshot.keep);
+    EXPECT_EQ(again.snapshot.before, config.snapshot.before);
+    EXPECT_EQ(again.snapshot.after, "true");
+    EXPECT_EQ(again.snapshot.hook_timeout, 5s);
+    EXPECT_EQ(again.snapshot.on_before_failure, FailedHook::kContinue);
 }
 
 }  // namespace
