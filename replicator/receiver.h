@@ -17,6 +17,7 @@
 #include "journal/recovery.h"
 #include "journal/segment.h"
 #include "replicator/applier.h"
+#include "replicator/retention.h"
 #include "replicator/transport.h"
 #include "replicator/wire.h"
 
@@ -25,6 +26,7 @@ namespace twinspool {
 struct StandbyStore {
     std::string path;
     std::uint64_t volume = 0;
+    std::optional<RetentionRule> keep;  // what may go first when the disk is full
     [[nodiscard]] std::string journal() const { return path + "/journal"; }
 };
 

@@ -39,12 +39,12 @@ bool known(std::uint16_t type) {
 // Longer names are not made; one that was is told cut off.
 WireSnapshot record_of(const Snapshot& snapshot) {
     WireSnapshot record{.number = snapshot.number.value,
-                          .time = raw(snapshot.time),
-                          .used = snapshot.used,
-                          .flags = (snapshot.incomplete ? kToldIncomplete : 0U) |
-                                   (snapshot.broken ? kToldBroken : 0U),
-                          .reserved = 0,
-                          .name = {}};
+                        .time = raw(snapshot.time),
+                        .used = snapshot.used,
+                        .flags = (snapshot.incomplete ? kToldIncomplete : 0U) |
+                                 (snapshot.broken ? kToldBroken : 0U),
+                        .reserved = 0,
+                        .name = {}};
     std::memcpy(record.name, snapshot.name.data(),
                 std::min(snapshot.name.size(), sizeof record.name));
     return record;

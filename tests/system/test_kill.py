@@ -21,14 +21,14 @@ SEED = os.environ.get("TWINSPOOL_SEED") or str(random.randrange(10**9))
 
 def fault_points():
     """What the test build lists; known when the tests are collected, so that each is a test. Those of
-    the history are test_history's: they need snapshots.
+    snapshots are test_history's and test_snapshot's.
     """
     try:
         listed = subprocess.run([volumes.PROGRAM, "--fault-points"], capture_output=True, text=True)
     except OSError:
         return []
     names = listed.stdout.split() if listed.returncode == 0 else []
-    return [name for name in names if not name.startswith("history_")]
+    return [name for name in names if not name.startswith(("history_", "mark_"))]
 
 
 @pytest.fixture(scope="module")
