@@ -21,6 +21,8 @@ void Sender::receive() {
         if (!receive_message(*transport_, message).ok()) break;
         if (message.type == MessageType::kTrouble) {
             heard_trouble(message.text());
+        } else if (message.type == MessageType::kSnapshots) {
+            if (!heard_snapshots(message).ok()) break;
         } else if (const auto ack = body_of<Ack>(message, MessageType::kAck); ack.ok()) {
             heard(*ack);
         } else {
@@ -39,6 +41,13 @@ void Sender::heard_trouble(std::string_view text) {
     trouble_ = text;
     cannot_apply_ = !text.empty();
     changed_.notify_all();
+}
+
+Status Sender::heard_snapshots(const Message& message) {
+    TS_ASSIGN(auto told, snapshots_of(message));
+    const std::lock_guard lock{mutex_};
+    snapshots_ = std::move(told);
+    return {};
 }
 
 void Sender::heard(const Ack& ack) {
@@ -177,6 +186,11 @@ StandbyStatus Sender::status() const {
             .trouble = trouble_,
             .cannot_apply = cannot_apply_,
             .waited_for = waited_for_};
+}
+
+std::optional<ToldSnapshots> Sender::snapshots() const {
+    const std::lock_guard lock{mutex_};
+    return snapshots_;
 }
 
 Lsn Sender::needs_from() const {

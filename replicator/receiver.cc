@@ -54,12 +54,14 @@ Status Receiver::load() {
 }
 
 Status Receiver::open_applier() {
-    TS_ASSIGN(
-        applier_,
-        Applier::open({.store = store_.path, .volume = store_.volume, .on_applied = [this](Lsn) {
-                           (void)ack();
-                           (void)say_trouble();
-                       }}));
+    // The snapshots before the ack: who has waited for a mark to be applied finds it in the list.
+    const auto tell = [this](Lsn) {
+        (void)say_snapshots();
+        (void)ack();
+        (void)say_trouble();
+    };
+    TS_ASSIGN(applier_,
+              Applier::open({.store = store_.path, .volume = store_.volume, .on_applied = tell}));
     return {};
 }
 
@@ -76,6 +78,7 @@ Result<Lsn> Receiver::apply_once(OnceOptions options) {
 
 Status Receiver::serve(LinkTransport& transport) {
     TS_TRY(greet(transport));
+    TS_TRY(say_snapshots());
     applier_->start();
     applier_->committed(applicable());
     Status status;
@@ -201,6 +204,19 @@ Status Receiver::say_trouble() {
     if (transport_ == nullptr || text == said_trouble_) return {};
     said_trouble_ = text;
     return send_text(*transport_, MessageType::kTrouble, text);
+}
+
+Status Receiver::say_snapshots() {
+    const std::uint64_t version = applier_->snapshots_version();  // of the list, or older
+    {
+        const std::lock_guard lock{send_mutex_};
+        if (transport_ == nullptr || said_snapshots_ == version) return {};
+    }
+    const auto snapshots = applier_->snapshots();
+    const std::lock_guard lock{send_mutex_};
+    if (transport_ == nullptr) return {};
+    said_snapshots_ = version;
+    return send_snapshots(*transport_, snapshots);
 }
 
 // What is applied is not read again: the segments below go back to the spares.

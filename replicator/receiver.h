@@ -17,6 +17,7 @@
 #include "journal/recovery.h"
 #include "journal/segment.h"
 #include "replicator/applier.h"
+#include "replicator/retention.h"
 #include "replicator/transport.h"
 #include "replicator/wire.h"
 
@@ -25,6 +26,7 @@ namespace twinspool {
 struct StandbyStore {
     std::string path;
     std::uint64_t volume = 0;
+    std::optional<RetentionRule> keep;  // what may go first when the disk is full
     [[nodiscard]] std::string journal() const { return path + "/journal"; }
 };
 
@@ -57,6 +59,9 @@ class Receiver {
     Status ack();
     // Tells the primary that applying has stopped, or goes on again.
     Status say_trouble();
+    // Tells the primary which snapshots there are, if that has changed. Never on the path of the
+    // frames: the applier may be slow to say it.
+    Status say_snapshots();
     Status retire_applied();
 
     StandbyStore store_;
@@ -65,10 +70,11 @@ class Receiver {
     std::unique_ptr<SegmentFolder> folder_;
     std::unique_ptr<DirectAppender> appender_;
     std::unique_ptr<Applier> applier_;
-    std::mutex send_mutex_;  // one sender at a time on transport_; protects said_trouble_ too
+    std::mutex send_mutex_;  // one sender at a time on transport_; protects said_… too
     LinkTransport* transport_ = nullptr;
     std::atomic<std::uint64_t> durable_{0};
     std::string said_trouble_;
+    std::optional<std::uint64_t> said_snapshots_;  // the list's version
 };
 
 }  // namespace twinspool

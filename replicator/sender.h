@@ -79,6 +79,8 @@ class Sender final : public FrameSink, public Commit::Observer {
     // Whether it has applied up to lsn, asking it to hurry. EIO with its words: it cannot apply.
     Result<bool> wait_applied(Lsn lsn, Nanoseconds timeout);
     [[nodiscard]] StandbyStatus status() const;
+    // As the standby last told them; nothing before it has been reached.
+    [[nodiscard]] std::optional<ToldSnapshots> snapshots() const;
     // The first Lsn that the standby still needs from the journal here.
     [[nodiscard]] Lsn needs_from() const;
     // journal_limit is reached: what it has not got is not kept for it any longer.
@@ -109,6 +111,7 @@ class Sender final : public FrameSink, public Commit::Observer {
     void heard(const Ack& ack);
     void catch_up(Lsn durable);
     void heard_trouble(std::string_view text);
+    Status heard_snapshots(const Message& message);
     void disconnected(const Error& why);
     void go_alone();
     void count_it_or_not();
@@ -143,6 +146,7 @@ class Sender final : public FrameSink, public Commit::Observer {
     std::uint64_t sent_bytes_ = 0;
     std::string trouble_;
     bool cannot_apply_ = false;
+    std::optional<ToldSnapshots> snapshots_;
     bool waited_for_ = true;   // commits count it (or would, in mode async)
     bool keep_for_it_ = true;  // segments it still needs are kept
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "replicator/wire.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace twinspool {
@@ -24,13 +25,38 @@ std::size_t body_limit(MessageType type) {
             return 0;
         case MessageType::kAck:
             return sizeof(Ack);
+        case MessageType::kSnapshots:
+            return sizeof(SnapshotsHead) + kMaxToldSnapshots * sizeof(WireSnapshot);
     }
     return 0;
 }
 
 bool known(std::uint16_t type) {
     return type >= static_cast<std::uint16_t>(MessageType::kHello) &&
-           type <= static_cast<std::uint16_t>(MessageType::kTrouble);
+           type <= static_cast<std::uint16_t>(MessageType::kSnapshots);
+}
+
+// Longer names are not made; one that was is told cut off.
+WireSnapshot record_of(const Snapshot& snapshot) {
+    WireSnapshot record{.number = snapshot.number.value,
+                        .time = raw(snapshot.time),
+                        .used = snapshot.used,
+                        .flags = (snapshot.incomplete ? kToldIncomplete : 0U) |
+                                 (snapshot.broken ? kToldBroken : 0U),
+                        .reserved = 0,
+                        .name = {}};
+    std::memcpy(record.name, snapshot.name.data(),
+                std::min(snapshot.name.size(), sizeof record.name));
+    return record;
+}
+
+Snapshot snapshot_of(const WireSnapshot& record) {
+    return {.number = Lsn{record.number},
+            .name = std::string{record.name, ::strnlen(record.name, sizeof record.name)},
+            .time = WallTime{record.time},
+            .incomplete = (record.flags & kToldIncomplete) != 0,
+            .broken = (record.flags & kToldBroken) != 0,
+            .used = record.used};
 }
 
 }  // namespace
@@ -48,6 +74,40 @@ Status send_message(LinkTransport& transport, MessageType type, Bytes body) {
 Status send_text(LinkTransport& transport, MessageType type, std::string_view text) {
     text = text.substr(0, kMaxTextBytes);
     return send_message(transport, type, std::as_bytes(std::span{text}));
+}
+
+Status send_snapshots(LinkTransport& transport, const std::vector<Snapshot>& oldest_first) {
+    const std::size_t told = std::min(oldest_first.size(), kMaxToldSnapshots);
+    const std::size_t left_out = oldest_first.size() - told;
+    const SnapshotsHead head{.count = oldest_first.size(), .told = told};
+    std::vector<std::byte> body(sizeof head + told * sizeof(WireSnapshot));
+    std::memcpy(body.data(), &head, sizeof head);
+    for (std::size_t i = 0; i < told; ++i) {
+        const auto record = record_of(oldest_first[i == 0 ? 0 : left_out + i]);
+        std::memcpy(body.data() + sizeof head + i * sizeof record, &record, sizeof record);
+    }
+    return send_message(transport, MessageType::kSnapshots, body);
+}
+
+Result<ToldSnapshots> snapshots_of(const Message& message) {
+    const auto error = [&] {
+        return make_error(EBADMSG, "understand the other side: message {} of {} bytes",
+                          static_cast<int>(message.type), message.body.size());
+    };
+    SnapshotsHead head;
+    if (message.type != MessageType::kSnapshots || message.body.size() < sizeof head)
+        return error();
+    std::memcpy(&head, message.body.data(), sizeof head);
+    if (head.told > kMaxToldSnapshots || head.told > head.count ||
+        message.body.size() != sizeof head + head.told * sizeof(WireSnapshot))
+        return error();
+    ToldSnapshots told{.count = head.count, .snapshots = {}};
+    for (std::size_t i = 0; i < head.told; ++i) {
+        WireSnapshot record;
+        std::memcpy(&record, message.body.data() + sizeof head + i * sizeof record, sizeof record);
+        told.snapshots.push_back(snapshot_of(record));
+    }
+    return told;
 }
 
 Result<MessageHeader> check_message_header(Bytes bytes) {

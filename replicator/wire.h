@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Wire: the messages of a link. A 16-byte header, then a body of a fixed shape, a frame, or a text.
 // Little-endian, fixed width. The standby speaks first (Hello), the primary answers Welcome or
-// Refuse; then Frame, Committed, Hurry and Heartbeat go one way and Ack and Trouble the other.
+// Refuse; then Frame, Committed, Hurry and Heartbeat go one way and Ack, Trouble and Snapshots the
+// other.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include "journal/format.h"
 #include "journal/op.h"
 #include "journal/result.h"
+#include "replicator/snapshot.h"
 #include "replicator/transport.h"
 
 namespace twinspool {
@@ -33,6 +35,7 @@ enum class MessageType : std::uint16_t {
     kAck = 8,        // standby → primary: received, durable, applied
     kTrouble =
         9,  // standby → primary: a text: applying has stopped, and why (empty: goes on again)
+    kSnapshots = 10,  // standby → primary: which snapshots there are
 };
 
 struct MessageHeader {
@@ -79,6 +82,29 @@ struct Ack {
 };
 static_assert(sizeof(Ack) == 32);
 
+// Snapshots: this, and `told` records, oldest first.
+struct SnapshotsHead {
+    std::uint64_t count;  // 0   how many there are
+    std::uint64_t told;   // 8   how many follow: the oldest and the newest if not all do
+};
+static_assert(sizeof(SnapshotsHead) == 16);
+
+inline constexpr std::uint32_t kToldIncomplete = 1;
+inline constexpr std::uint32_t kToldBroken = 2;
+
+struct WireSnapshot {
+    std::uint64_t number;    // 0
+    std::int64_t time;       // 8   wall clock, ns
+    std::uint64_t used;      // 16  bytes
+    std::uint32_t flags;     // 24  kTold…
+    std::uint32_t reserved;  // 28
+    char name[64];           // 32  zeros behind it
+};
+static_assert(sizeof(WireSnapshot) == 96);
+
+inline constexpr std::size_t kMaxToldSnapshots = 8192;
+static_assert(sizeof(SnapshotsHead) + kMaxToldSnapshots * sizeof(WireSnapshot) <= kMaxBodyBytes);
+
 struct Message {
     MessageType type{};
     std::vector<std::byte> body;
@@ -93,6 +119,15 @@ Status send_body(LinkTransport& transport, MessageType type, const Body& body) {
     return send_message(transport, type, std::as_bytes(std::span{&body, 1}));
 }
 Status send_text(LinkTransport& transport, MessageType type, std::string_view text);
+
+// Snapshots as the standby has them, and as the primary hears of them.
+struct ToldSnapshots {
+    std::uint64_t count = 0;          // how many there are
+    std::vector<Snapshot> snapshots;  // oldest first; of very many the oldest and the newest
+};
+Status send_snapshots(LinkTransport& transport, const std::vector<Snapshot>& oldest_first);
+// EBADMSG if the message is no such list.
+Result<ToldSnapshots> snapshots_of(const Message& message);
 
 // The next message, into `message` (whose memory is used again). EBADMSG: not ours, or beyond
 // bounds.

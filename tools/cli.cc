@@ -26,8 +26,10 @@ struct CommandLine {
     WaitArguments wait;
     StandbyArguments standby;
     SnapshotArguments snapshot;
+    bool scheduled = false;  // the snapshot: by the daemon
     ListArguments list;
     DestroyArguments destroy;
+    PruneArguments prune;
     std::vector<std::string> files;
     DaemonArguments daemon;
     std::function<Outcome<ExitCode>()> chosen;
@@ -105,12 +107,16 @@ void add_observation(CLI::App& app, CommandLine& line) {
 }
 
 void add_snapshots(CLI::App& app, CommandLine& line) {
-    CLI::App* snapshot = command(
-        app, line, "snapshot", "Names the volume as it is now, without stopping anything",
-        "twinspool snapshot mail@before-upgrade", [&line] { return run_snapshot(line.snapshot); });
+    CLI::App* snapshot =
+        command(app, line, "snapshot", "Names the volume as it is now, without stopping anything",
+                "twinspool snapshot mail@before-upgrade", [&line] {
+                    return line.scheduled ? run_scheduled_snapshot(line.snapshot)
+                                          : run_snapshot(line.snapshot);
+                });
     snapshot->add_option("VOLUME@NAME", line.snapshot.point, "What it is called from now on")
         ->required();
     snapshot->add_flag("--json", line.snapshot.json, "For programs");
+    snapshot->add_flag("--scheduled", line.scheduled)->group("");
     snapshot->add_flag("--incomplete", line.snapshot.incomplete,
                        "Also while the standby has not everything yet; it is listed as incomplete");
 
@@ -125,6 +131,12 @@ void add_snapshots(CLI::App& app, CommandLine& line) {
     destroy->add_option("VOLUME@NAME", line.destroy.point, "A snapshot: its name, latest, or lsn:N")
         ->required();
     destroy->add_flag("--dry-run", line.destroy.dry_run, "Only says what would be done");
+
+    CLI::App* prune = command(
+        app, line, "prune", "Destroys those of the schedule's snapshots that `keep` does not keep",
+        "twinspool prune mail --dry-run", [&line] { return run_prune(line.prune); });
+    prune->add_option("VOLUME", line.prune.volume, kVolumeHelp)->required();
+    prune->add_flag("--dry-run", line.prune.dry_run, "Only says what would be done");
 }
 
 void add_tools(CLI::App& app, CommandLine& line) {

@@ -59,6 +59,8 @@ struct SnapshotArguments {
     bool incomplete = false;
 };
 Outcome<ExitCode> run_snapshot(const SnapshotArguments& arguments);
+// Prunes afterwards; for the daemon.
+Outcome<ExitCode> run_scheduled_snapshot(const SnapshotArguments& arguments);
 
 struct ListArguments {
     std::string volume;
@@ -71,6 +73,12 @@ struct DestroyArguments {
     bool dry_run = false;
 };
 Outcome<ExitCode> run_destroy(const DestroyArguments& arguments);
+
+struct PruneArguments {
+    std::string volume;
+    bool dry_run = false;
+};
+Outcome<ExitCode> run_prune(const PruneArguments& arguments);
 
 Outcome<ExitCode> run_journal_dump(const std::vector<std::string>& files);
 

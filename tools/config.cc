@@ -40,6 +40,8 @@ constexpr Nanoseconds kMaxLinger = 10s;
 constexpr Nanoseconds kMaxStandbyTimeout = 24h;
 constexpr Nanoseconds kMinCheckpointEvery = 10ms;
 constexpr Nanoseconds kMaxCheckpointEvery = 24h;
+constexpr Nanoseconds kLeastEvery = 1s;
+constexpr Nanoseconds kMostEvery = 366 * 24h;
 constexpr Nanoseconds kMinHookTimeout = 10ms;
 constexpr Nanoseconds kMaxHookTimeout = 24h;
 constexpr std::size_t kMaxFileBytes = std::size_t{1} << 20;
@@ -239,6 +241,16 @@ void read_snapshot(Reader& reader, SnapshotConfig& config) {
     reader.shell_command("after", config.after);
     reader.duration("hook_timeout", kMinHookTimeout, kMaxHookTimeout, config.hook_timeout);
     reader.choice("on_before_failure", kFailedHooks, config.on_before_failure);
+    reader.duration("every", kLeastEvery, kMostEvery, config.every);
+    if (config.every % 1s != 0ns)
+        reader.complain(reader.position("every"), "every is \"{}\", but must be whole seconds",
+                        spell_duration(config.every));
+    if (const auto keep = reader.text("keep")) {
+        config.keep = parse_retention(*keep);
+        if (!config.keep)
+            reader.complain(reader.position("keep"), "keep is \"{}\", which is no rule like {}",
+                            *keep, kRetentionExample);
+    }
 }
 
 Outcome<VolumeConfig> read_table(const toml::table& table, const std::string& file) {
@@ -284,6 +296,8 @@ std::string quoted(std::string_view text) {
 std::string render_snapshot(const SnapshotConfig& config) {
     const SnapshotConfig defaults;
     std::string text;
+    if (config.every != 0ns) text += fmt::format("every = \"{}\"\n", spell_duration(config.every));
+    if (config.keep) text += fmt::format("keep = \"{}\"\n", spell_retention(*config.keep));
     if (!config.before.empty()) text += fmt::format("before = {}\n", quoted(config.before));
     if (!config.after.empty()) text += fmt::format("after = {}\n", quoted(config.after));
     if (config.hook_timeout != defaults.hook_timeout)

@@ -4,12 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "journal/commit.h"
 #include "journal/units.h"
+#include "replicator/retention.h"
 #include "tools/complaint.h"
 
 namespace twinspool {
@@ -29,7 +31,9 @@ enum class FailedHook : std::uint8_t { kStop, kContinue };
 
 // [snapshot]
 struct SnapshotConfig {
-    std::string before;  // commands for the shell; empty: none
+    Nanoseconds every{0};               // 0: the daemon takes none by itself
+    std::optional<RetentionRule> keep;  // nothing: all are kept
+    std::string before;                 // commands for the shell; empty: none
     std::string after;
     Nanoseconds hook_timeout{30'000'000'000};
     FailedHook on_before_failure = FailedHook::kStop;

@@ -13,6 +13,7 @@
 #include <cstdlib>
 
 #include "fuse/process.h"
+#include "journal/clock.h"
 #include "tools/commands.h"
 #include "tools/control.h"
 #include "tools/launch.h"
@@ -21,6 +22,7 @@
 #include "tools/paths.h"
 #include "tools/point.h"
 #include "tools/reign.h"
+#include "tools/schedule.h"
 #include "tools/starting.h"
 
 namespace twinspool {
@@ -73,10 +75,14 @@ Json answer_unmark(Reign& reign, const Json& request, const Reign::GivenUp& give
     return unmarked.ok() ? Json::object() : refusal(unmarked.error());
 }
 
-Json answer(Reign& reign, const Json& request, const Asker& asker) {
+Json answer(Reign& reign, const Schedule& schedule, const Json& request, const Asker& asker) {
     const auto command = request.value("command", std::string{});
     const auto given_up = [&] { return asker.gone(); };
-    if (command == "status") return reign.status();
+    if (command == "status") {
+        auto status = reign.status();
+        status["snapshots"]["schedule"] = schedule.status();
+        return status;
+    }
     if (command == "flush") return {{"shortfall", reign.flush(given_up)}};
     if (command == "mark") return answer_mark(reign, request, given_up);
     if (command == "unmark") return answer_unmark(reign, request, given_up);
@@ -128,7 +134,8 @@ class DownCommand {
     pid_t pid_ = 0;
 };
 
-void serve(Reign& reign, const std::string& volume, const sigset_t& signals, StartReport& report) {
+void serve(Reign& reign, Schedule& schedule, const std::string& volume, const sigset_t& signals,
+           StartReport& report) {
     DownCommand down;
     for (bool reported = false;;) {
         const int signal = ::sigtimedwait(&signals, nullptr, &kLookEvery);
@@ -138,7 +145,7 @@ void serve(Reign& reign, const std::string& volume, const sigset_t& signals, Sta
             down.start(volume);
         }
         down.reap();
-        reign.watch();
+        schedule.look(wall_time(), reign.watch());
         if (reported) continue;
         if (const auto standby = reign.standby_report()) {
             report.tell({{"standby", *standby}});
@@ -152,12 +159,13 @@ Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartRe
     TS_ASSIGN(const auto lock, lock_daemon(paths));
     TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto reign, Reign::begin(paths, config, report));
+    Schedule schedule(paths.name, config.snapshot, wall_time());
     TS_ASSIGN(const auto server,
               ControlServer::start(paths.run(), [&](const Json& request, const Asker& asker) {
-                  return answer(*reign, request, asker);
+                  return answer(*reign, schedule, request, asker);
               }));
     report.tell({{"served", true}, {"transport", reign->transport_text()}});
-    serve(*reign, paths.name, signals, report);
+    serve(*reign, schedule, paths.name, signals, report);
     const auto ended = reign->end();
     if (ended.ok()) return ended.value().code;
     // Still mounted somewhere: what is not applied yet is in the journal and its tail.

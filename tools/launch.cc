@@ -142,16 +142,24 @@ void StartReport::tell(const Json& line) {
         pipe_.reset();
 }
 
-Result<pid_t> start_command(const char* const* arguments) {
+Result<pid_t> start_command(const char* const* arguments) { return start_command(arguments, Fd{}); }
+
+Result<pid_t> start_command(const char* const* arguments, const Fd& output) {
     posix_spawnattr_t attributes;
+    posix_spawn_file_actions_t actions;
     sigset_t none;
     ::sigemptyset(&none);
     ::posix_spawnattr_init(&attributes);
     ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
     ::posix_spawnattr_setsigmask(&attributes, &none);
+    ::posix_spawn_file_actions_init(&actions);
+    if (output.valid())
+        for (const int fd : {STDOUT_FILENO, STDERR_FILENO})
+            ::posix_spawn_file_actions_adddup2(&actions, output.get(), fd);
     pid_t pid = 0;
-    const int code = ::posix_spawn(&pid, kSelf, nullptr, &attributes,
+    const int code = ::posix_spawn(&pid, kSelf, &actions, &attributes,
                                    const_cast<char* const*>(arguments), environ);
+    ::posix_spawn_file_actions_destroy(&actions);
     ::posix_spawnattr_destroy(&attributes);
     if (code != 0) return make_error(code, "start twinspool {}", arguments[1]);
     return pid;

@@ -83,7 +83,9 @@ class StartReport {
     Fd pipe_;
 };
 
-// Runs this program again with these arguments, detached; for the daemon that is asked to end.
+// Runs this program again with these arguments, detached; for the daemon, which is asked to end or
+// has a snapshot taken. What it prints goes where the caller's own output goes, or into `output`.
 Result<pid_t> start_command(const char* const* arguments);
+Result<pid_t> start_command(const char* const* arguments, const Fd& output);
 
 }  // namespace twinspool

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "journal/clock.h"
+#include "tools/snapshots_status.h"
 
 namespace twinspool {
 namespace {
@@ -257,7 +258,7 @@ VolumeState Reign::look() {
     return state_;
 }
 
-void Reign::watch() { (void)look(); }
+VolumeState Reign::watch() { return look(); }
 
 Json Reign::standby_json(const StandbyStatus& standby) const {
     Json json;
@@ -275,6 +276,14 @@ Json Reign::standby_json(const StandbyStatus& standby) const {
     json["sent_bytes"] = standby.sent_bytes;
     json["trouble"] = standby.trouble;
     return json;
+}
+
+// Those of the first standby that has told us of any: where there are several they have the same.
+Json Reign::snapshots_json() const {
+    std::optional<ToldSnapshots> told;
+    for (const auto& sender : senders_)
+        if (!told) told = sender->snapshots();
+    return told ? snapshots_status(told->count, told->snapshots) : snapshots_unknown();
 }
 
 Json Reign::status() {
@@ -300,6 +309,7 @@ Json Reign::status() {
                        {"limit", config_.journal_limit}};
     json["standbys"] = Json::array();
     for (const auto& sender : senders_) json["standbys"].push_back(standby_json(sender->status()));
+    json["snapshots"] = snapshots_json();
     json["seed"] = {{"objects_done", walk.objects_done},   {"objects_total", walk.objects_total},
                     {"bytes_done", walk.bytes_done},       {"bytes_total", walk.bytes_total},
                     {"found_changed", walk.found_changed}, {"failed", walk.failed}};

@@ -55,7 +55,7 @@ class Reign {
     [[nodiscard]] std::optional<std::string> standby_report() const;
     [[nodiscard]] Json status();
     // Looks at the state and logs it if it is another than before. Called now and then.
-    void watch();
+    VolumeState watch();
 
     using GivenUp = std::function<bool()>;
     struct Reached {
@@ -93,6 +93,7 @@ class Reign {
     VolumeState look();
     [[nodiscard]] Reached check(Goal goal, Lsn lsn);
     [[nodiscard]] Json standby_json(const StandbyStatus& standby) const;
+    [[nodiscard]] Json snapshots_json() const;
     Status close_journal();
     [[nodiscard]] Verdict check_standbys(std::string_view doing) const;
     Reached wait_for(Goal goal, Lsn lsn, Nanoseconds timeout, const GivenUp& given_up);

@@ -7,12 +7,14 @@
 #include <chrono>
 #include <thread>
 
+#include "journal/clock.h"
 #include "tools/commands.h"
 #include "tools/config.h"
 #include "tools/control.h"
 #include "tools/lock.h"
 #include "tools/paths.h"
 #include "tools/quantity.h"
+#include "tools/snapshots_status.h"
 #include "tools/starting.h"
 #include "tools/state.h"
 #include "tools/status_view.h"
@@ -73,6 +75,7 @@ Json status_when_down(const VolumePaths& paths, const VolumeConfig& config) {
                                 "lag_seconds", "sent_records", "sent_bytes", "queued_records"})
             if (!standby.contains(key)) standby[key] = nullptr;
     }
+    status["snapshots"] = last.contains("snapshots") ? last["snapshots"] : snapshots_unknown();
     status["seed"] = last.contains("seed") ? last["seed"] : Json::object();
     for (const char* key : {"objects_done", "objects_total", "bytes_done", "bytes_total"})
         if (!status["seed"].contains(key)) status["seed"][key] = nullptr;
@@ -86,9 +89,10 @@ bool is_nobody(const Error& error) {
 Outcome<Json> status_of(const VolumePaths& paths) {
     TS_ASSIGN(const auto config, load_running_volume(paths));
     auto answer = ask_daemon(paths.run(), {{"command", "status"}});
-    if (answer.ok()) return std::move(answer).value();
-    if (!is_nobody(answer.error())) return answer.error();
-    return status_when_down(paths, config);
+    if (!answer.ok() && !is_nobody(answer.error())) return answer.error();
+    Json status = answer.ok() ? std::move(answer).value() : status_when_down(paths, config);
+    if (const auto at = status.find("snapshots"); at != status.end()) add_ages(*at, wall_time());
+    return status;
 }
 
 ExitCode code_for(const Json& status) {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/status_view.h"
 
+#include <chrono>
 #include <cstdint>
+
+#include "tools/age.h"
 
 namespace twinspool {
 namespace {
@@ -51,6 +54,35 @@ std::string standby_part(const Json& status, const Json& standby) {
     return line;
 }
 
+std::string age(const Json& snapshot) {
+    return age_text(std::chrono::seconds{number(snapshot, "age_seconds")});
+}
+
+// Nothing as long as there is none.
+std::string snapshots_part(const Json& snapshots) {
+    if (number(snapshots, "count") == 0) return "";
+    auto line = fmt::format(" | snapshots {}, oldest {}", number(snapshots, "count"),
+                            age(part(snapshots, "oldest")));
+    if (const auto broken = number(snapshots, "broken"); broken != 0)
+        line += fmt::format(", {} broken", broken);
+    return line;
+}
+
+std::string snapshots_below(const Json& snapshots) {
+    std::string out;
+    if (const auto& newest = part(snapshots, "newest"); newest.contains("name"))
+        out += fmt::format("    newest    {}, {} ago, record {}\n", text(newest, "name"),
+                           age(newest), number(newest, "lsn"));
+    const auto& schedule = part(snapshots, "schedule");
+    if (schedule.contains("next"))
+        out += fmt::format("    schedule  every {}, next at {}\n", text(schedule, "every"),
+                           text(schedule, "next"));
+    if (const auto trouble = text(schedule, "trouble"); !trouble.empty())
+        out +=
+            fmt::format("    trouble   the last scheduled snapshot was not taken: {}\n", trouble);
+    return out;
+}
+
 }  // namespace
 
 std::string status_line(const Json& status) {
@@ -62,6 +94,7 @@ std::string status_line(const Json& status) {
         line += fmt::format(" | seeded {}/{} objects, {} %", number(seed, "objects_done"),
                             number(seed, "objects_total"),
                             percent(number(seed, "bytes_done"), number(seed, "bytes_total")));
+    line += snapshots_part(part(status, "snapshots"));
     const auto& journal = part(status, "journal");
     line +=
         fmt::format(" | journal {} %", percent(number(journal, "bytes"), number(journal, "limit")));
@@ -88,7 +121,7 @@ std::string status_text(const Json& status) {
         if (const auto trouble = text(standby, "trouble"); !trouble.empty())
             out += fmt::format("    trouble   {}\n", trouble);
     }
-    return out;
+    return out + snapshots_below(part(status, "snapshots"));
 }
 
 }  // namespace twinspool

@@ -10,9 +10,9 @@
 namespace twinspool {
 
 // "mail  primary in-sync | /mnt/standby/mail connected, queued/sent 612/611 (3343432 B), lag 0.4 ms
-// | …"
+// | snapshots 38, oldest 7d | …"
 std::string status_line(const Json& status);
-// That line, and an indented one for each directory, for the standby and for the seed.
+// That line, and an indented one for each directory, for the standby and for the newest snapshot.
 std::string status_text(const Json& status);
 
 }  // namespace twinspool

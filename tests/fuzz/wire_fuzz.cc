@@ -33,6 +33,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         (void)body_of<Hello>(message, MessageType::kHello);
         (void)body_of<Welcome>(message, MessageType::kWelcome);
         (void)body_of<Ack>(message, MessageType::kAck);
+        (void)snapshots_of(message);
     }
     return 0;
 }

@@ -2,7 +2,10 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <cstring>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "replicator/local.h"
 #include "replicator/outstanding.h"
@@ -79,6 +82,64 @@ TEST(Wire, StrangersVersionsAndSizesAreRefused) {
     header = good();
     header.size = kMaxFrameBytes;
     EXPECT_FALSE(check(header).ok()) << "an ack is never that long";
+}
+
+// Through a link and back.
+ToldSnapshots told(const std::vector<Snapshot>& snapshots) {
+    Pair link;
+    std::thread sender{[&] { EXPECT_TRUE(send_snapshots(*link.a, snapshots).ok()); }};
+    Message message;
+    EXPECT_TRUE(receive_message(*link.b, message).ok());
+    sender.join();
+    const auto list = snapshots_of(message);
+    EXPECT_TRUE(list.ok());
+    return list.ok() ? *list : ToldSnapshots{};
+}
+
+TEST(Wire, SnapshotsComeAsTheyAre) {
+    const std::string longest(64, 'n');
+    const auto list = told({{.number = Lsn{7}, .name = "a", .time = WallTime{-1}, .used = 5},
+                            {.number = Lsn{9}, .name = longest, .incomplete = true},
+                            {.number = Lsn{12}, .name = "", .broken = true}});
+    EXPECT_EQ(list.count, 3U);
+    ASSERT_EQ(list.snapshots.size(), 3U);
+    EXPECT_EQ(list.snapshots[0].number, Lsn{7});
+    EXPECT_EQ(list.snapshots[0].name, "a");
+    EXPECT_EQ(list.snapshots[0].time, WallTime{-1});
+    EXPECT_EQ(list.snapshots[0].used, 5U);
+    EXPECT_FALSE(list.snapshots[0].incomplete || list.snapshots[0].broken);
+    EXPECT_EQ(list.snapshots[1].name, longest);
+    EXPECT_TRUE(list.snapshots[1].incomplete && !list.snapshots[1].broken);
+    EXPECT_TRUE(list.snapshots[2].broken && list.snapshots[2].name.empty());
+    EXPECT_TRUE(told({}).snapshots.empty());
+}
+
+TEST(Wire, OfVeryManySnapshotsTheOldestAndTheNewestAreTold) {
+    std::vector<Snapshot> many(kMaxToldSnapshots + 3);
+    for (std::size_t i = 0; i < many.size(); ++i) many[i].number = Lsn{i + 1};
+    const auto list = told(many);
+    EXPECT_EQ(list.count, kMaxToldSnapshots + 3);
+    ASSERT_EQ(list.snapshots.size(), kMaxToldSnapshots);
+    EXPECT_EQ(list.snapshots[0].number, Lsn{1});
+    EXPECT_EQ(list.snapshots[1].number, Lsn{5});
+    EXPECT_EQ(list.snapshots.back().number, many.back().number);
+}
+
+TEST(Wire, ListsThatAreCutOffOrLieAreRefused) {
+    Message message{.type = MessageType::kSnapshots, .body = {}};
+    EXPECT_EQ(snapshots_of(message).error().code, EBADMSG);
+    const auto list_of = [&](SnapshotsHead head, std::size_t bytes) {
+        message.body.assign(sizeof head + bytes, std::byte{0});
+        std::memcpy(message.body.data(), &head, sizeof head);
+        return snapshots_of(message).ok();
+    };
+    EXPECT_TRUE(list_of({.count = 1, .told = 1}, sizeof(WireSnapshot)));
+    EXPECT_FALSE(list_of({.count = 1, .told = 1}, sizeof(WireSnapshot) - 1));
+    EXPECT_FALSE(list_of({.count = 2, .told = 1}, 2 * sizeof(WireSnapshot)));
+    EXPECT_FALSE(list_of({.count = 0, .told = 1}, sizeof(WireSnapshot)));
+    EXPECT_FALSE(list_of({.count = ~0ULL, .told = ~0ULL / sizeof(WireSnapshot) + 1}, 0));
+    message.type = MessageType::kAck;
+    EXPECT_FALSE(list_of({.count = 0, .told = 0}, 0));
 }
 
 TEST(Outstanding, CountsWhatIsNotDurable) {

@@ -62,6 +62,31 @@ TEST(Config, EveryKeyIsRead) {
     EXPECT_EQ(config.segment_size, std::uint64_t{4} << 20);
 }
 
+TEST(Config, TheScheduleIsReadAndNoneIsTheDefault) {
+    const auto none = parsed(std::string{kLeast});
+    EXPECT_EQ(none.snapshot.every, 0ns);
+    EXPECT_FALSE(none.snapshot.keep);
+    const auto config = parsed(std::string{kLeast} +
+                               "[snapshot]\nevery = \"1h\"\nkeep = \"24 hourly, 14 daily\"\n");
+    EXPECT_EQ(config.snapshot.every, 1h);
+    EXPECT_EQ(config.snapshot.keep, parse_retention("24 hourly, 14 daily"));
+}
+
+TEST(Config, AWrongScheduleIsRefusedWithItsPlace) {
+    const auto wrong = [](std::string_view line) {
+        return complaint(std::string{kLeast} + "[snapshot]\n" + std::string{line} + "\n");
+    };
+    EXPECT_EQ(wrong("every = \"500ms\""),
+              "mail.toml:7:9: every is \"500ms\", but must be from 1s to 366d");
+    EXPECT_EQ(wrong("every = \"0s\""),
+              "mail.toml:7:9: every is \"0s\", but must be from 1s to 366d");
+    EXPECT_EQ(wrong("every = \"1500ms\""),
+              "mail.toml:7:9: every is \"1500ms\", but must be whole seconds");
+    EXPECT_EQ(wrong("keep = \"24 hours\"").substr(0, 56),
+              "mail.toml:7:8: keep is \"24 hours\", which is no rule like");
+    EXPECT_EQ(wrong("kept = \"24 hourly\""), "mail.toml:7:1: unknown key \"kept\"");
+}
+
 TEST(Config, EveryKeyOfSnapshotIsRead) {
     const auto config = parsed(std::string{kLeast} +
                                "[snapshot]\nbefore = \"sync-all\"\nafter = 'echo \"done\"'\n"
@@ -162,7 +187,9 @@ TEST(Config, WhatIsRenderedIsReadAgain) {
     config.segment_size = std::uint64_t{8} << 20;
     config.directories = {{"/var/spool/mail"}, {"/srv/o \"dd\" \\ \n näme"}};
     config.standbys = {{"/mnt/standby"}};
-    config.snapshot = {.before = "mysql -e 'x' \"$A\" \\\n &",
+    config.snapshot = {.every = 1h,
+                       .keep = parse_retention("24 hourly, 14 daily"),
+                       .before = "mysql -e 'x' \"$A\" \\\n &",
                        .after = "true",
                        .hook_timeout = 5s,
                        .on_before_failure = FailedHook::kContinue};
@@ -178,6 +205,8 @@ TEST(Config, WhatIsRenderedIsReadAgain) {
     ASSERT_EQ(again.directories.size(), 2U);
     EXPECT_EQ(again.directories[1].path, config.directories[1].path);
     EXPECT_EQ(again.standbys[0].path, "/mnt/standby");
+    EXPECT_EQ(again.snapshot.every, config.snapshot.every);
+    EXPECT_EQ(again.snapshot.keep, config.snapshot.keep);
     EXPECT_EQ(again.snapshot.before, config.snapshot.before);
     EXPECT_EQ(again.snapshot.after, "true");
     EXPECT_EQ(again.snapshot.hook_timeout, 5s);

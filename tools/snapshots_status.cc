@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/snapshots_status.h"
+
+#include <algorithm>
+#include <ctime>
+#include <optional>
+#include <string>
+
+#include "tools/snapshot.h"
+
+namespace twinspool {
+namespace {
+
+Json one(const Snapshot& snapshot) {
+    return {{"name", snapshot.name},
+            {"lsn", snapshot.number.value},
+            {"time", spell_time(snapshot.time)}};
+}
+
+// Whole seconds since 1970.
+std::optional<std::int64_t> seconds_of(const std::string& utc) {
+    std::tm fields{};
+    if (::strptime(utc.c_str(), "%Y-%m-%dT%H:%M:%S", &fields) == nullptr) return std::nullopt;
+    return ::timegm(&fields);
+}
+
+}  // namespace
+
+Json snapshots_status(std::uint64_t count, const std::vector<Snapshot>& told) {
+    const auto how_many = [&](bool Snapshot::*flag) {
+        return std::count_if(told.begin(), told.end(),
+                             [flag](const Snapshot& snapshot) { return snapshot.*flag; });
+    };
+    return {{"count", count},
+            {"incomplete", how_many(&Snapshot::incomplete)},
+            {"broken", how_many(&Snapshot::broken)},
+            {"newest", told.empty() ? Json() : one(told.back())},
+            {"oldest", told.empty() ? Json() : one(told.front())}};
+}
+
+Json snapshots_unknown() {
+    Json json;
+    for (const char* key : {"count", "incomplete", "broken", "newest", "oldest"})
+        json[key] = nullptr;
+    return json;
+}
+
+void add_ages(Json& snapshots, WallTime now) {
+    for (const char* which : {"newest", "oldest"}) {
+        const auto at = snapshots.find(which);
+        if (at == snapshots.end() || !at->is_object()) continue;
+        if (const auto taken = seconds_of(at->value("time", std::string{})))
+            (*at)["age_seconds"] = std::max<std::int64_t>(0, raw(now) / 1'000'000'000 - *taken);
+    }
+}
+
+}  // namespace twinspool

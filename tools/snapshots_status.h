@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// SnapshotsStatus: what `status --json` says of a volume's snapshots:
+// {count, incomplete, broken, newest, oldest}; newest and oldest are {name, lsn, time,
+// age_seconds}, or null if there is none. All are null while it is not known. Pure functions; any
+// thread.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "replicator/snapshot.h"
+#include "tools/control.h"
+
+namespace twinspool {
+
+// `told` may be less than there are: the oldest and the newest.
+Json snapshots_status(std::uint64_t count, const std::vector<Snapshot>& told);
+Json snapshots_unknown();
+// The ages are those at the moment of asking, also of what was written down long ago.
+void add_ages(Json& snapshots, WallTime now);
+
+}  // namespace twinspool
