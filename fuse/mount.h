@@ -10,10 +10,18 @@
 
 namespace twinspool {
 
+// What a view's mount shows as its type.
+inline constexpr const char* kViewFileSystem = "fuse.twinspool-view";
+
 // The connection to the kernel. `mountpoint` is a directory that nobody but root reaches.
 Result<Fd> mount_fuse(const std::string& mountpoint);
+// The same for a view, which shows as `source` and can be mounted anywhere: read-only, and neither
+// its device nodes nor its set-id programs work.
+Result<Fd> mount_view(const std::string& mountpoint, const std::string& source);
 // EBUSY: programs have something open there.
 Status unmount_fuse(const std::string& mountpoint);
+// Who has something open there keeps it; the path shows what is underneath at once.
+Status detach_fuse(const std::string& mountpoint);
 // Whether this kernel speaks FUSE over io_uring, and is allowed to.
 [[nodiscard]] bool kernel_offers_uring();
 
