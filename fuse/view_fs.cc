@@ -22,7 +22,8 @@ namespace twinspool {
 namespace {
 
 constexpr unsigned kThreads = 8;
-constexpr std::size_t kMaxRead = std::size_t{1} << 20;
+// Half a MiB: what was copied here is still in the processor's cache when the kernel copies it on.
+constexpr std::size_t kMaxRead = std::size_t{1} << 19;
 constexpr std::size_t kBufferBytes = kMaxRead + 65536;
 constexpr unsigned kReadAhead_kib = 2048;
 constexpr std::uint64_t kGeneration = 1;  // ids are never used twice
@@ -154,10 +155,10 @@ void list(fuse_req_t request, ObjectId directory, std::size_t size, off_t place,
     if (!listing.ok()) return reply_failure(request, listing.error());
     const auto& entries = **listing;
     const auto end = static_cast<off_t>(entries.size()) + kDots;
-    const auto buffer = reply_buffer().first(std::min(size, kBufferBytes));
+    const auto room = reply_buffer().first(std::min(size, kBufferBytes));
     std::size_t used = 0;
     for (off_t at = place; at < end; ++at) {
-        const auto rest = buffer.subspan(used);
+        const auto rest = room.subspan(used);
         const auto wrote = at < kDots
                                ? write_dots(request, directory, style, at + 1, rest)
                                : write_entry(request, entries[static_cast<std::size_t>(at - kDots)],
@@ -168,7 +169,7 @@ void list(fuse_req_t request, ObjectId directory, std::size_t size, off_t place,
         used += *wrote;
     }
     if (used == 0) tree_of(request).finish_listing(directory);
-    fuse_reply_buf(request, buffer.data(), used);
+    fuse_reply_buf(request, room.data(), used);
 }
 
 void on_readdir(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t place,
@@ -252,11 +253,12 @@ fuse_lowlevel_ops make_table() {
     return table;
 }
 
-fuse_session* make_session(Shown& shown, bool over_uring) {
+// Over /dev/fuse, where threads may wait for the disk and others go on. A thread that serves a
+// processor's io_uring would hold up everybody there: small files were read faster, large slower.
+fuse_session* make_session(Shown& shown) {
     static const fuse_lowlevel_ops table = make_table();
     fuse_args arguments{};
     fuse_opt_add_arg(&arguments, "twinspool");
-    if (over_uring) fuse_opt_add_arg(&arguments, "-oio_uring,io_uring_q_depth=16");
     fuse_session* const session = fuse_session_new(&arguments, &table, sizeof table, &shown);
     fuse_opt_free_args(&arguments);
     return session;
@@ -295,7 +297,7 @@ Status View::Parts::mount(Image& image) {
     shown.disk.reset(::open(options.disk.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!shown.disk.valid()) return last_error("open {}", options.disk);
     take_over_libfuse_log();
-    session = make_session(shown, options.transport == Transport::kIoUring);
+    session = make_session(shown);
     if (session == nullptr) return make_error(ENOMEM, "set up libfuse");
     TS_ASSIGN(Fd connection, mount_view(options.mountpoint, options.source));
     mounted = true;

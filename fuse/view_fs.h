@@ -13,7 +13,6 @@
 #include <memory>
 #include <string>
 
-#include "fuse/session.h"
 #include "journal/image.h"
 #include "journal/result.h"
 
@@ -23,7 +22,6 @@ struct ViewOptions {
     std::string mountpoint;  // absolute
     std::string source;      // VOLUME@NAME, as mount(8) and df(1) show it
     std::string disk;        // a directory on the file system whose space statfs(2) shows
-    Transport transport = Transport::kAuto;
 };
 
 class View {

@@ -172,15 +172,11 @@ class FuseView : public testing::Test {
     }
     void show() {
         if (image->roots().empty()) image->add("mail", "/var/spool/mail");
-        auto mounted = View::mount({.mountpoint = mountpoint,
-                                    .source = "vol@noon",
-                                    .disk = folder.path(),
-                                    .transport = transport()},
-                                   *image);
+        auto mounted = View::mount(
+            {.mountpoint = mountpoint, .source = "vol@noon", .disk = folder.path()}, *image);
         ASSERT_TRUE(mounted.ok()) << mounted.error().text();
         view = std::move(*mounted);
     }
-    static Transport transport() { return Transport::kDev; }
     void write(const std::string& name, const std::string& content, mode_t mode = 0644) {
         std::ofstream{mail(name), std::ios::binary} << content;
         ASSERT_EQ(::chmod(mail(name).c_str(), mode), 0);
