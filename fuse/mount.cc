@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 namespace twinspool {
@@ -38,7 +40,13 @@ Status unmount_fuse(const std::string& mountpoint) {
     return {};
 }
 
-Status detach_fuse(const std::string& mountpoint) {
+Status detach_fuse(const std::string& mountpoint, dev_t device) {
+    struct statx there {};
+    if (::statx(AT_FDCWD, mountpoint.c_str(), AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC, 0,
+                &there) != 0)
+        return last_error("look at {}", mountpoint);
+    if (makedev(there.stx_dev_major, there.stx_dev_minor) != device)
+        return make_error(EINVAL, "find the mount at {}", mountpoint);
     if (::umount2(mountpoint.c_str(), UMOUNT_NOFOLLOW | MNT_DETACH) != 0)
         return last_error("take {} away", mountpoint);
     return {};

@@ -329,7 +329,9 @@ void View::Parts::serve() {
 }
 
 View::Parts::~Parts() {
-    if (mounted && !ended) (void)detach_fuse(options.mountpoint);
+    // Before anything is served it cannot be asked whether it is there, and nobody uses it.
+    if (mounted && device == 0) (void)unmount_fuse(options.mountpoint);
+    if (mounted && device != 0 && !ended) (void)detach_fuse(options.mountpoint, device);
     if (loop.joinable()) loop.join();
     if (session != nullptr) fuse_session_destroy(session);
 }
@@ -348,7 +350,5 @@ dev_t View::device() const { return parts_->device; }
 void View::wait() {
     if (parts_->loop.joinable()) parts_->loop.join();
 }
-
-Status View::detach() { return detach_fuse(parts_->options.mountpoint); }
 
 }  // namespace twinspool

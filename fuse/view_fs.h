@@ -37,8 +37,6 @@ class View {
     [[nodiscard]] dev_t device() const;
     // Until it is unmounted everywhere, by whomever, and the last request has been answered.
     void wait();
-    // Takes it away from its place; ends when nobody uses it any more.
-    Status detach();
 
    private:
     struct Parts;

@@ -19,7 +19,7 @@
 #include <set>
 #include <thread>
 
-#include "fuse/view_tree.h"
+#include "fuse/mount.h"
 #include "tests/unit/journal_support.h"
 #include "tests/unit/plain_image.h"
 
@@ -448,11 +448,12 @@ TEST_F(FuseView, EndsWhenItIsUnmounted) {
         const Fd open{::open(shown("file").c_str(), O_RDONLY | O_CLOEXEC)};
         EXPECT_EQ(::umount2(mountpoint.c_str(), 0), -1);
         EXPECT_EQ(errno, EBUSY);
-        EXPECT_TRUE(view->detach().ok());
+        EXPECT_TRUE(detach_fuse(mountpoint, view->device()).ok());
         EXPECT_TRUE(names_in(mountpoint).empty());
         char byte = 0;
         EXPECT_EQ(::read(open.get(), &byte, 1), 1) << "who has a file open keeps it";
         EXPECT_FALSE(ended);
+        EXPECT_FALSE(detach_fuse(mountpoint, view->device()).ok()) << "it is not there";
     }
     waiting.join();
     EXPECT_TRUE(ended);
