@@ -29,7 +29,11 @@
     X(applier_removed)    /* removals done, contents not */                                  \
     X(applier_contents)   /* contents done, attributes and times not */                      \
     X(applier_synced)     /* the tree is synced, the catalogue not committed */              \
-    X(applier_committed)  /* the catalogue is committed, applied position not announced */
+    X(applier_committed)  /* the catalogue is committed, applied position not announced */   \
+    X(history_kept)       /* before-images are written, not synced, the tree is untouched */ \
+    X(history_synced)     /* before-images are durable, the tree is untouched */             \
+    X(history_purged)     /* a part of what nobody needs is gone, not all */                 \
+    X(history_gave_up)    /* snapshots are said to be broken, their history is still there */
 
 namespace twinspool {
 
