@@ -15,8 +15,7 @@ namespace twinspool {
 namespace {
 
 constexpr const char* kVolumeHelp = "Name of the volume";
-constexpr const char* kPointHelp =
-    "A snapshot of a volume, by its name, or \"latest\", or \"lsn:\" and its number";
+constexpr const char* kPointHelp = "A snapshot: its name, latest, or lsn:N";
 
 // Everything that can be written on the command line, and the command that was chosen.
 struct CommandLine {
@@ -29,6 +28,9 @@ struct CommandLine {
     StandbyArguments standby;
     MountArguments mount;
     std::string directory;
+    SnapshotArguments snapshot;
+    ListArguments list;
+    DestroyArguments destroy;
     std::vector<std::string> files;
     DaemonArguments daemon;
     ViewArguments view;
@@ -117,6 +119,28 @@ void add_views(CLI::App& app, CommandLine& line) {
             "twinspool umount /mnt/noon", [&line] { return run_umount(line.directory); })
         ->add_option("DIR", line.directory, "Where it is mounted")
         ->required();
+}
+
+void add_snapshots(CLI::App& app, CommandLine& line) {
+    CLI::App* snapshot = command(
+        app, line, "snapshot", "Names the volume as it is now, without stopping anything",
+        "twinspool snapshot mail@before-upgrade", [&line] { return run_snapshot(line.snapshot); });
+    snapshot->add_option("VOLUME@NAME", line.snapshot.point, "What it is called from now on")
+        ->required();
+    snapshot->add_flag("--json", line.snapshot.json, "For programs");
+    snapshot->add_flag("--incomplete", line.snapshot.incomplete,
+                       "Also while the standby has not everything yet; it is listed as incomplete");
+
+    CLI::App* list = command(app, line, "list", "Lists the snapshots of a volume, oldest first",
+                             "twinspool list mail --json", [&line] { return run_list(line.list); });
+    list->add_option("VOLUME", line.list.volume, kVolumeHelp)->required();
+    list->add_flag("--json", line.list.json, "For programs");
+
+    CLI::App* destroy = command(app, line, "destroy", "Forgets a snapshot and frees its space",
+                                "twinspool destroy mail@before-upgrade",
+                                [&line] { return run_destroy(line.destroy); });
+    destroy->add_option("VOLUME@NAME", line.destroy.point, kPointHelp)->required();
+    destroy->add_flag("--dry-run", line.destroy.dry_run, "Only says what would be done");
 }
 
 void add_tools(CLI::App& app, CommandLine& line) {
@@ -219,6 +243,7 @@ int run_command_line(int argc, char** argv) {
     add_lifecycle(app, line);
     add_observation(app, line);
     add_views(app, line);
+    add_snapshots(app, line);
     add_tools(app, line);
     add_hidden(app, line);
     return parse_and_run(app, line, argc, argv);
