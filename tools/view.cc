@@ -157,7 +157,7 @@ void allow_many_files() {
 Verdict show(const Point& point, const std::string& directory, StartReport& report) {
     Signals signals;
     TS_ASSIGN(auto record, ViewRecord::begin(VolumePaths::of(point.volume)));
-    TS_ASSIGN(auto past, OpenPast::of(point.volume));
+    TS_ASSIGN(auto past, OpenPast::as_it_stands(point.volume));
     TS_ASSIGN(const auto snapshot, past.find(point.snapshot));
     const auto source = point.volume + "@" + snapshot.name;
     TS_ASSIGN(const auto image, past.image(snapshot));
@@ -185,6 +185,7 @@ Outcome<ExitCode> run_mount(const MountArguments& arguments) {
     const auto paths = VolumePaths::of(point.volume);
     TS_TRY(load_running_volume(paths));
     TS_ASSIGN(const auto place, claim_place(arguments.directory));
+    if (const auto settled = settle(paths); !settled.ok()) print_warning(settled.error().sentence);
     TS_TRY(make_private_directory(paths.state()));
     const HeldSignals signals;
     TS_ASSIGN(auto process, launch_view(paths, log_place(), arguments.point, place.path));
