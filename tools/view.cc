@@ -61,31 +61,34 @@ Verdict check_outside_volumes(const std::string& path) {
     return {};
 }
 
-Verdict check_place(const std::string& path) {
+// Nothing of ours is there or around it.
+Verdict check_mounts(const std::string& path) {
     TS_ASSIGN(const auto table, MountTable::of_self());
     for (const auto* entry : table.stack_at(path))
         if (entry->type == kOverlayType || entry->type == kViewType)
-            return bad_input("{} is mounted at {} already", entry->source, path);
+            return bad_input("{} is mounted at {} already: run `twinspool {}` first", entry->source,
+                             path, entry->type == kViewType ? "umount" : "down");
     const auto* around = table.covering(path);
     if (around != nullptr && (around->type == kOverlayType || around->type == kViewType))
         return bad_input("{} is in what Twinspool has mounted at {}: mount elsewhere", path,
                          around->point);
-    TS_TRY(check_outside_volumes(path));
-    TS_ASSIGN(const auto names, entries_of(path));
-    if (!names.empty())
-        return bad_input("{} is not empty: its {} entries would be hidden; give an empty directory",
-                         path, names.size());
     return {};
 }
 
 Outcome<Place> claim_place(const std::string& directory) {
     TS_ASSIGN(auto path, path_of(directory));
+    TS_TRY(check_mounts(path));  // a dead one cannot be opened
     Fd lock{::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
     if (!lock.valid() && errno == ENOTDIR) return bad_input("{} is not a directory", path);
     if (!lock.valid()) return last_error("open {}", path);
     if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
         return failure("{} is locked: another `twinspool mount` may be at work there", path);
-    TS_TRY(check_place(path));
+    TS_TRY(check_mounts(path));
+    TS_TRY(check_outside_volumes(path));
+    TS_ASSIGN(const auto names, entries_of(path));
+    if (!names.empty())
+        return bad_input("{} is not empty: its {} entries would be hidden; give an empty directory",
+                         path, names.size());
     return Place{std::move(path), std::move(lock)};
 }
 
