@@ -106,22 +106,6 @@ AttributeChange decode_change(fuse_req_t request, const struct stat& wanted, int
     return change;
 }
 
-void want(fuse_conn_info* connection, std::uint64_t feature) {
-#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
-    fuse_set_feature_flag(connection, feature);
-#else
-    connection->want |= connection->capable & static_cast<unsigned>(feature);
-#endif
-}
-
-void do_not_want(fuse_conn_info* connection, std::uint64_t feature) {
-#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
-    fuse_unset_feature_flag(connection, feature);
-#else
-    connection->want &= ~static_cast<unsigned>(feature);
-#endif
-}
-
 // Opening without a message is to be asked for: libfuse answers OPEN itself otherwise, and the
 // kernel drops the file's pages at each of them, also those with data of writes that are on their
 // way.

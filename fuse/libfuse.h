@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// libfuse's low-level interface, in the version that fuse/{session,handlers,reply}.cc are written
-// for. Included by these files only.
+// libfuse's low-level interface, in the version that fuse/{session,handlers,reply,view_fs}.cc are
+// written for, and what differs between versions of it. Included by these files only.
 #pragma once
 
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 12)
@@ -9,3 +9,28 @@
 #pragma GCC diagnostic ignored "-Wpedantic"
 #include <fuse_lowlevel.h>
 #pragma GCC diagnostic pop
+
+#include <cstdint>
+
+namespace twinspool {
+
+inline void want(fuse_conn_info* connection, std::uint64_t feature) {
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+    fuse_set_feature_flag(connection, feature);
+#else
+    connection->want |= connection->capable & static_cast<unsigned>(feature);
+#endif
+}
+
+inline void do_not_want(fuse_conn_info* connection, std::uint64_t feature) {
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+    fuse_unset_feature_flag(connection, feature);
+#else
+    connection->want &= ~static_cast<unsigned>(feature);
+#endif
+}
+
+// What libfuse has to say goes to our log; to standard error otherwise. Defined in session.cc.
+void take_over_libfuse_log();
+
+}  // namespace twinspool

@@ -25,7 +25,6 @@ namespace {
 constexpr unsigned kDeviceThreads = 8;
 constexpr unsigned kQueueDepth = 128;  // requests in flight on each processor
 
-// libfuse answers what it cannot do here; it logs to standard error otherwise.
 void log_libfuse(fuse_log_level level, const char* format, va_list arguments) {
     char text[512];
     (void)std::vsnprintf(text, sizeof text, format, arguments);
@@ -51,6 +50,8 @@ fuse_session* make_session(Service& service, bool over_uring) {
 }
 
 }  // namespace
+
+void take_over_libfuse_log() { fuse_set_log_func(log_libfuse); }
 
 struct Overlay::Parts {
     Parts(const OverlayOptions& its_options, Journal& journal)
@@ -139,7 +140,7 @@ Status Overlay::Parts::mount() {
                           "use the io_uring transport (the kernel lacks it, or "
                           "/sys/module/fuse/parameters/enable_uring is N)");
     const bool over_uring = options.transport != Transport::kDev && offered;
-    fuse_set_log_func(log_libfuse);
+    take_over_libfuse_log();
     session = make_session(service, over_uring);
     if (session == nullptr) return make_error(ENOMEM, "set up libfuse");
     TS_ASSIGN(Fd connection, mount_fuse(options.mountpoint));

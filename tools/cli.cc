@@ -15,6 +15,7 @@ namespace twinspool {
 namespace {
 
 constexpr const char* kVolumeHelp = "Name of the volume";
+constexpr const char* kPointHelp = "A snapshot: its name, latest, or lsn:N";
 
 // Everything that can be written on the command line, and the command that was chosen.
 struct CommandLine {
@@ -25,6 +26,8 @@ struct CommandLine {
     std::string status_volume;
     WaitArguments wait;
     StandbyArguments standby;
+    MountArguments mount;
+    std::string directory;
     SnapshotArguments snapshot;
     bool scheduled = false;  // the snapshot: by the daemon
     ListArguments list;
@@ -32,6 +35,7 @@ struct CommandLine {
     PruneArguments prune;
     std::vector<std::string> files;
     DaemonArguments daemon;
+    ViewArguments view;
     std::function<Outcome<ExitCode>()> chosen;
 };
 
@@ -106,6 +110,19 @@ void add_observation(CLI::App& app, CommandLine& line) {
         ->capture_default_str();
 }
 
+void add_views(CLI::App& app, CommandLine& line) {
+    CLI::App* mount =
+        command(app, line, "mount", "Shows a snapshot, read-only, below a directory",
+                "twinspool mount mail@noon /mnt/noon", [&line] { return run_mount(line.mount); });
+    mount->add_option("VOLUME@NAME", line.mount.point, kPointHelp)->required();
+    mount->add_option("DIR", line.mount.directory, "An empty directory")->required();
+
+    command(app, line, "umount", "Takes away what `twinspool mount` has mounted",
+            "twinspool umount /mnt/noon", [&line] { return run_umount(line.directory); })
+        ->add_option("DIR", line.directory, "Where it is mounted")
+        ->required();
+}
+
 void add_snapshots(CLI::App& app, CommandLine& line) {
     CLI::App* snapshot =
         command(app, line, "snapshot", "Names the volume as it is now, without stopping anything",
@@ -128,8 +145,7 @@ void add_snapshots(CLI::App& app, CommandLine& line) {
     CLI::App* destroy = command(app, line, "destroy", "Forgets a snapshot and frees its space",
                                 "twinspool destroy mail@before-upgrade",
                                 [&line] { return run_destroy(line.destroy); });
-    destroy->add_option("VOLUME@NAME", line.destroy.point, "A snapshot: its name, latest, or lsn:N")
-        ->required();
+    destroy->add_option("VOLUME@NAME", line.destroy.point, kPointHelp)->required();
     destroy->add_flag("--dry-run", line.destroy.dry_run, "Only says what would be done");
 
     CLI::App* prune = command(
@@ -164,6 +180,12 @@ void add_hidden(CLI::App& app, CommandLine& line) {
     daemon->group("");
     daemon->add_option("VOLUME", line.daemon.volume)->required();
     daemon->add_option("--ready-fd", line.daemon.ready_fd)->required();
+    CLI::App* view = command(app, line, kViewCommand, "Serves what is mounted; started by mount",
+                             "", [&line] { return run_view(line.view); });
+    view->group("");
+    view->add_option("VOLUME@NAME", line.view.point)->required();
+    view->add_option("DIR", line.view.directory)->required();
+    view->add_option("--ready-fd", line.view.ready_fd)->required();
     CLI::App* standby =
         command(app, line, kStandbyProcessCommand, "The standby; started by the daemon", "",
                 [&line] { return run_standby_process(line.volume); });
@@ -232,6 +254,7 @@ int run_command_line(int argc, char** argv) {
 #endif
     add_lifecycle(app, line);
     add_observation(app, line);
+    add_views(app, line);
     add_snapshots(app, line);
     add_tools(app, line);
     add_hidden(app, line);

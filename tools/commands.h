@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The commands: one function for each, called by the command line with what was written there. Each
 // prints what it has to say and returns the exit code; a Complaint is printed by the caller.
-// Hidden ones run the daemon and the standby process.
+// Hidden ones run the daemon, the standby process and views.
 #pragma once
 
 #include <optional>
@@ -53,6 +53,14 @@ struct StandbyArguments {
 };
 Outcome<ExitCode> run_standby(const StandbyArguments& arguments);
 
+struct MountArguments {
+    std::string point;  // VOLUME@NAME
+    std::string directory;
+};
+Outcome<ExitCode> run_mount(const MountArguments& arguments);
+
+Outcome<ExitCode> run_umount(const std::string& directory);
+
 struct SnapshotArguments {
     std::string point;
     bool json = false;
@@ -89,6 +97,13 @@ struct DaemonArguments {
     int ready_fd = -1;
 };
 Outcome<ExitCode> run_daemon(const DaemonArguments& arguments);
+
+struct ViewArguments {
+    std::string point;
+    std::string directory;  // absolute
+    int ready_fd = -1;
+};
+Outcome<ExitCode> run_view(const ViewArguments& arguments);
 
 Outcome<ExitCode> run_standby_process(const std::string& volume);
 

@@ -11,6 +11,7 @@
 #include "tools/paths.h"
 #include "tools/site.h"
 #include "tools/starting.h"
+#include "tools/views.h"
 
 namespace twinspool {
 namespace {
@@ -114,6 +115,7 @@ Outcome<ExitCode> run_remove(const std::string& volume) {
     TS_ASSIGN(const auto site, Site::look(paths, config, {}));
     if (living_daemon(paths) || site.has_stale() || site.has_leavings())
         return failure("the volume {} is not down: run `twinspool down {}` first", volume, volume);
+    TS_TRY(check_no_views(paths));
 
     const auto& standby = config.standbys.front().path;
     const auto owner = owner_of_standby(standby, config.id);

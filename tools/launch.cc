@@ -41,6 +41,27 @@ constexpr const char* kSelf = "/proc/self/exe";
     ::_exit(1);
 }
 
+Outcome<LaunchedDaemon> launch(const VolumePaths& paths, LogPlace log,
+                               std::vector<const char*> arguments) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return last_error("make a pipe");
+    Fd reading{ends[0]};
+    const Fd writing{ends[1]};
+    Fd log_fd;
+    if (log == LogPlace::kFile) {
+        const auto path = paths.log();
+        log_fd =
+            Fd{::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600)};
+        if (!log_fd.valid()) return last_error("open the log {}", path);
+    }
+    const auto ready = std::to_string(kReadyFd);
+    arguments.insert(arguments.end(), {"--ready-fd", ready.c_str(), nullptr});
+    const pid_t pid = ::fork();
+    if (pid < 0) return last_error("start twinspool {}", arguments[1]);
+    if (pid == 0) become_daemon(arguments.data(), log_fd.get(), writing.get());
+    return LaunchedDaemon{pid, std::move(reading)};
+}
+
 volatile std::sig_atomic_t interrupted = 0;
 
 }  // namespace
@@ -57,24 +78,12 @@ LogPlace log_place() {
 }
 
 Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log) {
-    int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0) return last_error("make a pipe");
-    Fd reading{ends[0]};
-    const Fd writing{ends[1]};
-    Fd log_fd;
-    if (log == LogPlace::kFile) {
-        const auto path = paths.log();
-        log_fd =
-            Fd{::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600)};
-        if (!log_fd.valid()) return last_error("open the log {}", path);
-    }
-    const auto ready = std::to_string(kReadyFd);
-    const char* arguments[] = {"twinspool",  kDaemonCommand, paths.name.c_str(),
-                               "--ready-fd", ready.c_str(),  nullptr};
-    const pid_t pid = ::fork();
-    if (pid < 0) return last_error("start the daemon");
-    if (pid == 0) become_daemon(arguments, log_fd.get(), writing.get());
-    return LaunchedDaemon{pid, std::move(reading)};
+    return launch(paths, log, {"twinspool", kDaemonCommand, paths.name.c_str()});
+}
+
+Outcome<LaunchedDaemon> launch_view(const VolumePaths& paths, LogPlace log,
+                                    const std::string& point, const std::string& directory) {
+    return launch(paths, log, {"twinspool", kViewCommand, point.c_str(), directory.c_str()});
 }
 
 Outcome<Json> DaemonReports::next() {
@@ -89,11 +98,11 @@ Outcome<Json> DaemonReports::next() {
             return line;
         }
         if (!signals_.wait_readable(reports_.get()))
-            return failure("interrupted while the daemon was starting");
+            return failure("interrupted while the {} was starting", who_);
         char buffer[4096];
         const ssize_t got = ::read(reports_.get(), buffer, sizeof buffer);
         if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return failure("the daemon ended before it was ready; its log is {}", log_);
+        if (got <= 0) return failure("the {} ended before it was ready; its log is {}", who_, log_);
         unread_.append(buffer, static_cast<std::size_t>(got));
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Launch: starting the daemon from a command, and what the daemon tells that command while it
+// Launch: starting the daemon or a view from a command, and what it tells that command while it
 // starts: lines of JSON over a pipe, in this order: any number of {"note"} and {"warning"};
 // {"served", "transport"} once the overlay answers below the run directory; more notes; at last
-// {"standby"}. Or at any time {"error", "code"}, after which it ends.
+// {"standby"}. A view ends with {"served"}. Or at any time {"error", "code"}, after which it ends.
 #pragma once
 
 #include <sys/types.h>
@@ -22,6 +22,7 @@ namespace twinspool {
 // The hidden subcommands with which the program starts itself.
 inline constexpr const char* kDaemonCommand = "daemon";
 inline constexpr const char* kStandbyProcessCommand = "standby-process";
+inline constexpr const char* kViewCommand = "view";
 
 enum class LogPlace : std::uint8_t { kStandardError, kFile };
 
@@ -33,6 +34,9 @@ struct LaunchedDaemon {
     Fd reports;
 };
 Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log);
+// The process of a view.
+Outcome<LaunchedDaemon> launch_view(const VolumePaths& paths, LogPlace log,
+                                    const std::string& point, const std::string& directory);
 
 // While it lives, SIGINT, SIGTERM and SIGHUP reach this process only in wait_readable(): what is
 // begun is finished or undone. Those that were ignored before (nohup) stay so. At its end they have
@@ -55,21 +59,24 @@ class HeldSignals {
     std::array<struct sigaction, kHeld.size()> before_{};
 };
 
-// The next line; a complaint if the daemon has failed or ended.
+// The next line; a complaint if the process (`who`) has failed or ended.
 class DaemonReports {
    public:
-    DaemonReports(const VolumePaths& paths, const HeldSignals& signals, Fd reports)
-        : signals_(signals), log_(paths.log()), reports_(std::move(reports)) {}
+    DaemonReports(const VolumePaths& paths, const HeldSignals& signals, Fd reports,
+                  const char* who = "daemon")
+        : signals_(signals), who_(who), log_(paths.log()), reports_(std::move(reports)) {}
     Outcome<Json> next();
 
    private:
     const HeldSignals& signals_;
+    const char* who_;
     std::string log_;
     Fd reports_;
     std::string unread_;
 };
 
-// The daemon's end of it. After done(), or if nobody listens any more, what is told is dropped.
+// The started process's end of it. After done(), or if nobody listens any more, what is told is
+// dropped.
 class StartReport {
    public:
     explicit StartReport(Fd pipe) : pipe_(std::move(pipe)) {}

@@ -17,6 +17,7 @@
 namespace twinspool {
 
 inline constexpr std::string_view kOverlayType = "fuse.twinspool";
+inline constexpr std::string_view kViewType = "fuse.twinspool-view";
 
 struct MountEntry {
     int id = 0;

@@ -41,14 +41,6 @@ Status unmount(const std::string& target, int flags) {
     return {};
 }
 
-bool is_dead(const std::string& path) {
-    // Attributes may be answered from the kernel's cache long after the daemon's death; this never
-    // is.
-    struct statfs status {};
-    return ::statfs(path.c_str(), &status) != 0 &&
-           (errno == ENOTCONN || errno == ECONNABORTED || errno == ECANCELED);
-}
-
 // Dead overlays at the top of the stack, and whether anything of ours is there at all.
 struct Layers {
     std::size_t overlays = 0;  // how many, one on the other
@@ -67,6 +59,14 @@ Result<Layers> layers_at(const std::string& directory) {
 }
 
 }  // namespace
+
+bool is_dead(const std::string& path) {
+    // Attributes may be answered from the kernel's cache long after the daemon's death; this never
+    // is.
+    struct statfs status {};
+    return ::statfs(path.c_str(), &status) != 0 &&
+           (errno == ENOTCONN || errno == ECONNABORTED || errno == ECANCELED);
+}
 
 Outcome<Cover> cover_of(const std::string& directory, dev_t live) {
     TS_ASSIGN(const auto table, MountTable::of_self());

@@ -30,6 +30,9 @@ enum class Cover : std::uint8_t {
 // What stands at `directory`; `live` is the device of this volume's running overlay, or 0.
 Outcome<Cover> cover_of(const std::string& directory, dev_t live);
 
+// Whether what is mounted at `path` has lost its process. One that is stopped is waited for.
+bool is_dead(const std::string& path);
+
 // The device of what is mounted at `path`; 0 if nothing is.
 Outcome<dev_t> device_mounted_at(const std::string& path);
 
