@@ -24,7 +24,8 @@ TABLES = f"""
 create database {DATABASE};
 use {DATABASE};
 create table told (number integer primary key, filler varchar(200)) engine=InnoDB;
-create table told_aria (number integer primary key, filler varchar(200)) engine=Aria transactional=1;
+create table told_aria (number integer primary key, filler varchar(200))
+                       engine=Aria transactional=1;
 create table accounts (id integer primary key, balance integer not null, note varchar(100),
                        key (balance)) engine=InnoDB;
 insert into accounts select seq, 0, repeat('x', 90) from seq_1_to_{ACCOUNTS};

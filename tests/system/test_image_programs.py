@@ -126,7 +126,8 @@ writer = int(sys.argv[3])
 for line in sys.stdin:
     number = int(line)
     db.execute("begin immediate")
-    db.execute("insert into rows values (?, ?, randomblob(?))", (number, writer, number * 37 % 9000))
+    row = number, writer, number * 37 % 9000
+    db.execute("insert into rows values (?, ?, randomblob(?))", row)
     if number % 5 == 0:
         db.execute("delete from rows where writer = ? and number = ?", (writer, number - 3))
     db.execute("commit")

@@ -71,7 +71,7 @@ class Run:
         assert now == self.seen[name], f"{self.moments[name]} has changed"
 
     def counters(self, shown):
-        """What the pair script has written into both directories, for the plainest of the checks."""
+        """What the pair script has written into both directories: the plainest of the checks."""
         return [
             int.from_bytes((shown.of(index) / "pair/counter").read_bytes(), "little")
             for index in (0, 1)
