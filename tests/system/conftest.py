@@ -13,7 +13,9 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools")]
 
-pytest.register_assert_rewrite("machine", "volume", "model", "load")
+pytest.register_assert_rewrite(
+    *("machine", "volume", "model", "load", "steps", "images", "clients", "postgres", "mariadb")
+)
 import machine  # noqa: E402
 import volume as volumes  # noqa: E402
 

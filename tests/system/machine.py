@@ -56,6 +56,7 @@ def alive(pid):
 
 
 def kill(*pids, timeout=20):
+    assert all(pid > 0 for pid in pids), "0 is this process and all of its group"
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -118,7 +118,7 @@ def test_dovecot_reads_every_acknowledged_message_in_an_image(volume, form):
 
 # The writer for one number at a time; every fifth transaction deletes the row of three before.
 SQLITE = """
-import sqlite3, sys
+import random, sqlite3, sys, time
 db = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
 db.execute(f"pragma journal_mode = {sys.argv[2]}")
 db.execute("pragma synchronous = extra")
@@ -132,6 +132,7 @@ for line in sys.stdin:
         db.execute("delete from rows where writer = ? and number = ?", (writer, number - 3))
     db.execute("commit")
     print(number, flush=True)
+    time.sleep(0.02 * random.random())  # SQLite's locks are not fair, and the other shall write too
 """
 
 

@@ -207,7 +207,9 @@ class Volume:
         machine.kill(self.primary_pid)
 
     def kill_standby(self):
-        machine.kill(self.standby_pid)
+        """The next one, if it is just being started again."""
+        status = self.wait_until(lambda status: status["standbys"][0]["pid"], "a standby")
+        machine.kill(status["standbys"][0]["pid"])
 
     def kill_all(self):
         """Everything of the volume at once, as nearly as signals can."""
