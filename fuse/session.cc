@@ -235,6 +235,8 @@ Lsn Overlay::begin_reseed(std::uint32_t generation) {
     return from;
 }
 
+Result<Marked> Overlay::mark(const MarkWish& wish) { return append_mark(parts_->volume, wish); }
+
 Status Overlay::stop() {
     TS_TRY(unmount_fuse(parts_->options.mountpoint));
     parts_->mounted = false;

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "fuse/mark.h"
 #include "fuse/process.h"
 #include "fuse/walker.h"
 #include "journal/journal.h"
@@ -56,6 +57,8 @@ class Overlay {
     // All standbys start from nothing: everything is told again. Records from the returned Lsn on
     // are enough for them.
     Lsn begin_reseed(std::uint32_t generation);
+    // Names the position that the journal is at now (fuse/mark.h). Not durable yet when it returns.
+    Result<Marked> mark(const MarkWish& wish);
 
     // With every bind mount of it gone: unmounts, and ends when the last request has been answered.
     // EBUSY: something is still open, and everything goes on.

@@ -27,9 +27,25 @@ struct ApplyCounters {
     std::uint64_t elided = 0;   // objects made and gone within the range
 };
 
+// Who wants objects that lose their last name, because a snapshot has them.
+class Keeper {
+   public:
+    virtual ~Keeper() = default;
+    struct Place {
+        int folder = -1;  // where it is kept, on the tree's file system; -1: nobody wants it
+        Lsn kept;         // for snapshots up to this one
+    };
+    virtual Result<Place> place_for(const IndexEntry& object) = 0;
+    // The name by which it may be kept is taken away: it is told of again, or goes for good.
+    virtual Result<int> folder_of(const IndexEntry& kept) = 0;
+    // One more is kept.
+    virtual void keeps(const IndexEntry& object, std::uint64_t bytes) = 0;
+};
+
 struct ApplyOptions {
     // While the first seed goes on, a name may be given to an object that has not been told of yet.
     enum class Tree : std::uint8_t { kComplete, kBeingSeeded } tree = Tree::kComplete;
+    Keeper* keeper = nullptr;  // borrowed; none: what loses its last name goes
 };
 
 // EUCLEAN: the delta and the tree do not belong together: says which object, operation and Lsn.

@@ -106,20 +106,18 @@ Status ApplyRun::place_known(int directory, const Link& link, const ObjectChange
         if (!linked.ok() && linked.error().code != EEXIST) return linked;
         if (linked.ok()) {
             ++counters_.placed;
-            return unpark(change.id, object);
+            return has_name_again(change.id, known, object);
         }
     }
     TS_ASSIGN(const auto standing, tree_.at(directory, name.c_str()));
     if (!standing || standing->handle != known.handle) {
         if (standing) TS_TRY(take_away(directory, name.c_str(), *standing, Removal::kByOperation));
         ++counters_.placed;
-        if (!is_directory) {
-            TS_TRY(tree_.link(object, directory, name.c_str()));
-            return unpark(change.id, object);
-        }
-        TS_TRY(tree_.move_directory(object, directory, name.c_str()));
+        TS_TRY(is_directory ? tree_.move_directory(object, directory, name.c_str())
+                            : tree_.link(object, directory, name.c_str()));
     }
-    return is_directory ? note_placed(change, link, known) : Status{};
+    return is_directory ? note_placed(change, link, known)
+                        : has_name_again(change.id, known, object);
 }
 
 Status ApplyRun::place_new(int directory, const Link& link, const ObjectChange& change) {
@@ -151,6 +149,7 @@ Status ApplyRun::note_placed(const ObjectChange& change, const Link& link, Index
         touched_.insert(change.id);
         if (entry.parent != kNoObject) touched_.insert(entry.parent);
         entry.parent = link.parent;
+        entry.kept = {};
         if (change.mtime) entry.mtime = *change.mtime;
     }
     return index_.put(change.id, entry);
@@ -224,9 +223,7 @@ Status ApplyRun::take_away(int directory, const char* name, const Standing& stan
             return tree_.set_aside(directory, name, standing, tree_.staging());
         if (!goes_for_good(standing, removal)) return park(directory, name, standing);
     }
-    // History will keep the object from here instead of letting it go.
-    TS_TRY(tree_.unlink(directory, name));
-    return real && last ? index_.erase(standing.object) : Status{};
+    return let_go(directory, name, standing, real && last ? Realness::kReal : Realness::kLeftOver);
 }
 
 Status ApplyRun::take_away_directory(int directory, const char* name, const Standing& standing,
@@ -235,9 +232,8 @@ Status ApplyRun::take_away_directory(int directory, const char* name, const Stan
     if (real && wanted(standing))
         return tree_.set_aside(directory, name, standing, tree_.staging());
     if (real && !goes_for_good(standing, removal)) return park(directory, name, standing);
-    auto removed = tree_.remove_directory(directory, name);
-    if (removed.ok()) return real ? index_.erase(standing.object) : Status{};
-    if (removed.error().code != ENOTEMPTY && removed.error().code != EEXIST) return removed;
+    auto gone = let_go(directory, name, standing, real ? Realness::kReal : Realness::kLeftOver);
+    if (gone.ok() || (gone.error().code != ENOTEMPTY && gone.error().code != EEXIST)) return gone;
     // What is in it may be wanted elsewhere and not have been placed yet.
     return tree_.set_aside(directory, name, standing, tree_.staging());
 }
@@ -248,9 +244,53 @@ Status ApplyRun::park(int directory, const char* name, const Standing& standing)
     return tree_.set_aside(directory, name, standing, tree_.parked());
 }
 
-// The object has a name again.
-Status ApplyRun::unpark(ObjectId object, int fd) {
-    return something_parked_ ? tree_.release(object, fd, tree_.parked()) : Status{};
+Status ApplyRun::let_go(int directory, const char* name, const Standing& standing, Realness real) {
+    if (real == Realness::kReal && options_.keeper != nullptr) {
+        TS_ASSIGN(const auto known, index_.find(standing.object));
+        TS_ASSIGN(const auto place, options_.keeper->place_for(*known));
+        if (place.folder >= 0) return keep(directory, name, standing, *known, place);
+    }
+    TS_TRY(standing.is_directory() ? tree_.remove_directory(directory, name)
+                                   : tree_.unlink(directory, name));
+    return real == Realness::kReal ? index_.erase(standing.object) : Status{};
+}
+
+// It is found by its handle as before.
+Status ApplyRun::keep(int directory, const char* name, const Standing& standing,
+                      const IndexEntry& known, const Keeper::Place& place) {
+    if (standing.is_directory()) {
+        TS_ASSIGN(const auto names, tree_.list(standing.fd.get()));
+        if (!names.empty()) return make_error(ENOTEMPTY, "keep the directory \"{}\"", name);
+    }
+    TS_TRY(tree_.set_aside(directory, name, standing, place.folder));
+    return note_kept(standing.object, known, standing.status, place.kept);
+}
+
+Status ApplyRun::note_kept(ObjectId object, IndexEntry known, const struct stat& status, Lsn upto) {
+    known.kept = upto;
+    options_.keeper->keeps(known, static_cast<std::uint64_t>(status.st_blocks) * 512);
+    return index_.put(object, known);
+}
+
+// After an apply that was interrupted when it had set the object aside.
+Status ApplyRun::note_if_kept(ObjectId object, const IndexEntry& known, int fd) {
+    if (options_.keeper == nullptr || known.kept != Lsn{}) return {};
+    TS_ASSIGN(const auto place, options_.keeper->place_for(known));
+    if (place.folder < 0) return {};
+    struct stat status {};
+    if (::fstat(fd, &status) != 0) return last_error("look at an object");
+    TS_ASSIGN(const bool aside, tree_.stands_aside(object, status.st_ino, place.folder));
+    return aside ? note_kept(object, known, status, place.kept) : Status{};
+}
+
+Status ApplyRun::has_name_again(ObjectId object, const IndexEntry& known, int fd) {
+    if (something_parked_) TS_TRY(tree_.release(object, fd, tree_.parked()));
+    if (known.kept == Lsn{} || options_.keeper == nullptr) return {};
+    TS_ASSIGN(const int folder, options_.keeper->folder_of(known));
+    if (folder >= 0) TS_TRY(tree_.release(object, fd, folder));
+    IndexEntry again = known;
+    again.kept = {};
+    return index_.put(object, again);
 }
 
 Status ApplyRun::empty_staging() {
@@ -276,8 +316,7 @@ Status ApplyRun::empty_entry(int folder, const std::string& name, Removal remova
     if (!standing->is_directory() || (real && !goes_for_good(*standing, removal)))
         return take_away(folder, name.c_str(), *standing, removal);
     TS_TRY(empty_folder(standing->fd.get(), removal));
-    TS_TRY(tree_.remove_directory(folder, name.c_str()));
-    return real ? index_.erase(standing->object) : Status{};
+    return let_go(folder, name.c_str(), *standing, real ? Realness::kReal : Realness::kLeftOver);
 }
 
 }  // namespace twinspool

@@ -133,6 +133,8 @@ Status ApplyRun::forget_the_gone() {
         struct stat status {};
         if (!fd.ok() || (::fstat(fd.value().get(), &status) == 0 && status.st_nlink == 0))
             TS_TRY(index_.erase(change.id));
+        else
+            TS_TRY(note_if_kept(change.id, *known, fd.value().get()));
     }
     return {};
 }

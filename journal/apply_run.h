@@ -32,6 +32,7 @@ class ApplyRun {
     // so. By a statement: the object is parked, since it may be told of elsewhere. For good: all
     // goes.
     enum class Removal { kByOperation, kByStatement, kForGood };
+    enum class Realness : bool { kLeftOver, kReal };
 
     // --- entries
     Status ensure_placed(ObjectId directory);
@@ -46,7 +47,13 @@ class ApplyRun {
     Status take_away_directory(int directory, const char* name, const Standing& standing,
                                Removal removal);
     Status park(int directory, const char* name, const Standing& standing);
-    Status unpark(ObjectId object, int fd);
+    Status has_name_again(ObjectId object, const IndexEntry& known, int fd);
+    // Its last name goes: kept for a snapshot, or removed. `real`: it is the object itself.
+    Status let_go(int directory, const char* name, const Standing& standing, Realness real);
+    Status keep(int directory, const char* name, const Standing& standing, const IndexEntry& known,
+                const Keeper::Place& place);
+    Status note_kept(ObjectId object, IndexEntry known, const struct stat& status, Lsn upto);
+    Status note_if_kept(ObjectId object, const IndexEntry& known, int fd);
     Status remove_named(const ObjectChange& directory, int fd);
     Status remove_unlisted(const ObjectChange& directory, int fd);
     Status empty_folder(int folder, Removal removal);
@@ -54,7 +61,6 @@ class ApplyRun {
     [[nodiscard]] bool wanted(const Standing& standing) const;
     [[nodiscard]] bool goes_for_good(const Standing& standing, Removal removal) const;
     Result<bool> counts(const Standing& standing);  // it is the object, not a left-over with its id
-    Status forget(const Standing& standing);
 
     // --- objects
     Status write_content(const ObjectChange& change);

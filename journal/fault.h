@@ -11,6 +11,7 @@
     X(mutation_noted)     /* the note is written, nothing acted yet */                       \
     X(mutation_acted)     /* the backing tree has changed, nothing logged yet */             \
     X(mutation_logged)    /* the record is in the frame, no reply yet */                     \
+    X(mark_appended)      /* a snapshot's mark is in the frame, the gate still closed */         \
     X(writer_sealed)      /* the frame is encoded in the tail, not submitted */              \
     X(writer_submitted)   /* local write in flight, links have been told */                  \
     X(writer_durable)     /* the local write is complete, nobody has been answered */        \
@@ -29,7 +30,11 @@
     X(applier_removed)    /* removals done, contents not */                                  \
     X(applier_contents)   /* contents done, attributes and times not */                      \
     X(applier_synced)     /* the tree is synced, the catalogue not committed */              \
-    X(applier_committed)  /* the catalogue is committed, applied position not announced */
+    X(applier_committed)  /* the catalogue is committed, applied position not announced */   \
+    X(history_kept)       /* before-images are written, not synced, the tree is untouched */ \
+    X(history_synced)     /* before-images are durable, the tree is untouched */             \
+    X(history_purged)     /* a part of what nobody needs is gone, not all */                 \
+    X(history_gave_up)    /* snapshots are said to be broken, their history is still there */
 
 namespace twinspool {
 

@@ -14,8 +14,9 @@ namespace twinspool {
 namespace {
 
 constexpr int kDirectoryFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-constexpr mode_t kFolderMode = 0755;   // between tree/ and a directory of the volume
-constexpr mode_t kPrivateMode = 0700;  // until the object's own attributes are set
+constexpr mode_t kFolderMode = 0755;           // between tree/ and a directory of the volume
+constexpr mode_t kPrivateMode = 0700;          // until the object's own attributes are set
+constexpr std::size_t kMaxXattrBytes = 65536;  // the kernel's XATTR_SIZE_MAX
 
 Result<Fd> open_folder(int parent, const char* name, mode_t mode) {
     if (::mkdirat(parent, name, mode) != 0 && errno != EEXIST)
@@ -141,7 +142,7 @@ Result<Fd> Tree::open_parent_of_root(std::string_view path) {
     return fd;
 }
 
-Result<std::vector<std::string>> Tree::list(int directory) const {
+Result<std::vector<std::string>> Tree::list(int directory) {
     Fd fd{::openat(directory, ".", kDirectoryFlags)};
     DIR* stream = fd.valid() ? ::fdopendir(fd.get()) : nullptr;
     if (stream == nullptr) return last_error("read a directory");
@@ -178,13 +179,19 @@ Status Tree::link(int object, int directory, const char* name) {
     return {};
 }
 
+Result<Tree::Place> Tree::place_of(int directory) {
+    Place place{.parent = Fd{::openat(directory, "..", O_PATH | O_DIRECTORY | O_CLOEXEC)},
+                .name = {}};
+    if (!place.parent.valid()) return last_error("open the parent of a directory");
+    TS_ASSIGN(place.name, current_name(directory, place.parent.get()));
+    return place;
+}
+
 Status Tree::move_directory(int object, int directory, const char* name) {
-    const Fd parent{::openat(object, "..", O_PATH | O_DIRECTORY | O_CLOEXEC)};
-    if (!parent.valid()) return last_error("open the parent of a directory");
-    TS_ASSIGN(const std::string source, current_name(object, parent.get()));
+    TS_ASSIGN(const Place source, place_of(object));
     TS_TRY(step());
-    if (::renameat(parent.get(), source.c_str(), directory, name) != 0)
-        return last_error("move the directory \"{}\" to \"{}\"", source, name);
+    if (::renameat(source.parent.get(), source.name.c_str(), directory, name) != 0)
+        return last_error("move the directory \"{}\" to \"{}\"", source.name, name);
     return {};
 }
 
@@ -214,6 +221,13 @@ Status Tree::release(ObjectId object, int fd, int folder) {
     struct stat status {};
     if (::fstat(fd, &status) != 0) return last_error("look at an object");
     return unlink(folder, name_aside(object, status.st_ino).c_str());
+}
+
+Result<bool> Tree::stands_aside(ObjectId object, ino_t inode, int folder) const {
+    const std::string name = name_aside(object, inode);
+    if (::faccessat(folder, name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) return true;
+    if (errno == ENOENT) return false;
+    return last_error("look at \"{}\"", name);
 }
 
 Status Tree::set_owner(int object, std::uint32_t uid, std::uint32_t gid) {
@@ -257,7 +271,21 @@ Status Tree::remove_xattr(int object, std::string_view name) {
     return {};
 }
 
-Result<std::vector<std::string>> Tree::list_xattrs(int object) const {
+Result<std::map<std::string, std::string>> Tree::xattrs(int object) {
+    std::map<std::string, std::string> found;
+    TS_ASSIGN(const auto names, list_xattrs(object));
+    std::string value(kMaxXattrBytes, '\0');
+    for (const auto& name : names) {
+        const ssize_t size =
+            ::getxattr(ProcPath{object}.c_str(), name.c_str(), value.data(), value.size());
+        if (size < 0 && errno == ENODATA) continue;  // gone since
+        if (size < 0) return last_error("read the xattr {}", name);
+        found[name] = value.substr(0, static_cast<std::size_t>(size));
+    }
+    return found;
+}
+
+Result<std::vector<std::string>> Tree::list_xattrs(int object) {
     std::string buffer(1024, '\0');
     ssize_t size = 0;
     for (;;) {

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,10 +36,15 @@ struct IndexEntry {
     std::uint32_t type = 0;  // S_IFMT bits
     ObjectId parent{};       // directories only: where it stands at the end of the range
     FileTime mtime;          // directories only: changing their entries changes the one on disk
+    // The newest mark when it came to be known: it is in no snapshot up to that one.
+    Lsn born;
+    // Not 0: it has lost its last name, and is kept for snapshots up to this one.
+    Lsn kept;
     friend bool operator==(const IndexEntry&, const IndexEntry&) = default;
 };
 
-// Changes count from the next commit of whoever implements it; until then find() shows them.
+// Changes count from the next commit of whoever implements it; until then find() shows them. `born`
+// of an object that is new to it is its own business.
 class ObjectIndex {
    public:
     virtual ~ObjectIndex() = default;
@@ -91,7 +97,14 @@ class Tree {
     Result<Fd> open_object(const FileHandle& handle, int flags) const;
     // The folder in tree/ that holds the volume's directory `path`; made if need be.
     Result<Fd> open_parent_of_root(std::string_view path);
-    Result<std::vector<std::string>> list(int directory) const;
+    static Result<std::vector<std::string>> list(int directory);
+    // Where a directory stands: what it is in, and its name there.
+    struct Place {
+        Fd parent;  // O_PATH
+        std::string name;
+    };
+    static Result<Place> place_of(int directory);
+    static Result<std::map<std::string, std::string>> xattrs(int object);  // but for our own
 
     // --- entries
     // EEXIST: something stands there.
@@ -105,6 +118,8 @@ class Tree {
     Status set_aside(int directory, const char* name, const Standing& standing, int folder);
     // Unlinks the object's name in `folder`, if it has one there.
     Status release(ObjectId object, int fd, int folder);
+    // Whether it has.
+    Result<bool> stands_aside(ObjectId object, ino_t inode, int folder) const;
 
     // --- content and attributes
     Status change_content(int fd, const ContentChange& content);
@@ -112,8 +127,8 @@ class Tree {
     Status set_mode(int object, std::uint32_t mode);
     Status set_mtime(int object, const FileTime& mtime);
     Status set_xattr(int object, std::string_view name, Bytes value);
-    Status remove_xattr(int object, std::string_view name);          // it need not be there
-    Result<std::vector<std::string>> list_xattrs(int object) const;  // but for our own
+    Status remove_xattr(int object, std::string_view name);           // it need not be there
+    static Result<std::vector<std::string>> list_xattrs(int object);  // but for our own
 
     Status sync();
 

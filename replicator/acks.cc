@@ -175,7 +175,8 @@ StandbyStatus Sender::status() const {
             .sent_records = sent_records_,
             .sent_bytes = sent_bytes_,
             .trouble = trouble_,
-            .cannot_apply = cannot_apply_};
+            .cannot_apply = cannot_apply_,
+            .waited_for = waited_for_};
 }
 
 Lsn Sender::needs_from() const {

@@ -3,6 +3,7 @@
 
 #include <sched.h>
 #include <spdlog/spdlog.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -23,6 +24,11 @@ constexpr const char* kCatalogueFolder = "catalogue";
 constexpr int kRestFactor = 4;
 constexpr Nanoseconds kLongestRest = std::chrono::seconds{1};
 constexpr Nanoseconds kRetryDelay = std::chrono::seconds{2};
+// A snapshot that is to be destroyed, and is being read.
+constexpr Nanoseconds kLookForReaders = std::chrono::seconds{1};
+// History may not take the replica's last space: below this much (or a twentieth) it has to go.
+constexpr std::uint64_t kSpareBytes = std::uint64_t{256} << 20;
+constexpr std::uint64_t kSpareShare = 20;
 
 // Nobody waits for the replica tree as a rule: the journals and the services go first.
 void lower_priority() {
@@ -36,7 +42,9 @@ void lower_priority() {
 
 }  // namespace
 
-Status reset_store(const std::string& store) { return reset_tree(store, {kCatalogueFolder}); }
+Status reset_store(const std::string& store) {
+    return reset_tree(store, {kCatalogueFolder, "kept", "holds", "ballast"});
+}
 
 Applier::Applier(ApplierOptions options) : options_(std::move(options)), rest_(options_.delay) {}
 
@@ -54,8 +62,8 @@ Result<std::unique_ptr<Applier>> Applier::open(ApplierOptions options) {
     TS_ASSIGN(const bool interrupted, reset_interrupted(store));
     if (interrupted) TS_TRY(reset_store(store));
     TS_ASSIGN(applier->tree_, Tree::open(store, {.on_step = applier->options_.on_step}));
-    TS_ASSIGN(applier->catalogue_,
-              Catalogue::open(store + "/" + kCatalogueFolder, applier->options_.volume));
+    TS_ASSIGN(applier->database_, Database::open(store + "/" + kCatalogueFolder));
+    TS_ASSIGN(applier->catalogue_, Catalogue::open(*applier->database_, applier->options_.volume));
     Catalogue& catalogue = *applier->catalogue_;
     if (catalogue.fresh()) {
         std::error_code code;
@@ -64,6 +72,11 @@ Result<std::unique_ptr<Applier>> Applier::open(ApplierOptions options) {
                               store);
         TS_TRY(catalogue.commit({.applied = {}, .seeded = {}}));
     }
+    TS_ASSIGN(applier->history_, History::open({.store = store,
+                                                .database = *applier->database_,
+                                                .catalogue = catalogue,
+                                                .tree = *applier->tree_}));
+    applier->publish_snapshots();
     applier->applied_ = catalogue.applied().lsn.value;
     applier->tried_ = catalogue.applied().lsn;
     applier->seeded_ = catalogue.seeded();
@@ -123,11 +136,29 @@ Status Applier::error() const {
 
 bool Applier::something_to_do() const { return limit_ > tried_; }
 
+std::vector<Snapshot> Applier::snapshots() const {
+    const std::lock_guard lock{mutex_};
+    return snapshots_;
+}
+
+std::uint64_t Applier::snapshots_version() const {
+    const std::lock_guard lock{mutex_};
+    return snapshots_version_;
+}
+
+void Applier::publish_snapshots() {
+    auto now = history_->snapshots();
+    const std::lock_guard lock{mutex_};
+    if (now == snapshots_) return;
+    snapshots_ = std::move(now);
+    ++snapshots_version_;
+}
+
 void Applier::run() {
     lower_priority();
     std::unique_lock lock{mutex_};
     for (;;) {
-        wake_.wait(lock, [&] { return stop_ != Stop::kNo || something_to_do(); });
+        idle(lock);
         if (stop_ == Stop::kNo)
             (void)wake_.wait_for(lock, rest_,
                                  [&] { return stop_ != Stop::kNo || hurried_ > applied(); });
@@ -138,7 +169,53 @@ void Applier::run() {
         if (error_)
             (void)wake_.wait_for(lock, kRetryDelay,
                                  [&] { return stop_ != Stop::kNo || hurries_ != hurries; });
+        // Under a load that never ends, too.
+        lock.unlock();
+        (void)tidy_up_some();
+        lock.lock();
     }
+}
+
+void Applier::idle(std::unique_lock<std::mutex>& lock) {
+    const auto busy = [&] { return stop_ != Stop::kNo || something_to_do(); };
+    while (!busy()) {
+        if (!untidy_) {
+            wake_.wait(lock, busy);
+            return;
+        }
+        lock.unlock();
+        const bool more = tidy_up_some();
+        lock.lock();
+        if (more) continue;
+        if (history_->waits_for_readers())
+            (void)wake_.wait_for(lock, kLookForReaders, busy);
+        else
+            untidy_ = false;
+    }
+}
+
+bool Applier::tidy_up_some() {
+    const std::lock_guard work{work_mutex_};
+    const auto more = history_->tidy_up();
+    if (!more.ok()) {
+        catalogue_->drop();
+        history_->dropped();
+        spdlog::warn("standby {}: could not {}", options_.store, more.error().text());
+        return false;
+    }
+    const std::uint64_t version = snapshots_version();
+    publish_snapshots();
+    if (options_.on_applied && snapshots_version() != version) options_.on_applied(applied());
+    return *more;
+}
+
+Status Applier::tidy_up() {
+    const std::lock_guard work{work_mutex_};
+    for (bool more = true; more;) {
+        TS_ASSIGN(more, history_->tidy_up());
+    }
+    publish_snapshots();
+    return {};
 }
 
 // Once along all that is committed now.
@@ -188,16 +265,17 @@ Result<bool> Applier::apply_batch(Lsn limit) {
     Position end = catalogue_->applied();
     Status status = read_batch(delta, end, limit);
     if (status.ok() && delta.empty()) return false;
-    if (status.ok()) status = catalogue_->begin(end.lsn);
-    if (status.ok()) status = apply_delta(delta, end);
+    if (status.ok()) status = keep_and_apply(delta, end);
     if (!status.ok()) {
         catalogue_->drop();
+        history_->dropped();
         cursor_.reset();
         return status.error();
     }
     TS_FAULT(applier_committed);
     seeded_ = catalogue_->seeded();
     applied_ = end.lsn.value;
+    publish_snapshots();
     return true;
 }
 
@@ -218,19 +296,70 @@ Status Applier::read_batch(Delta& delta, Position& end, Lsn limit) {
                               frame->first().value, end.lsn.value);
         end = {frame->last(), Chain{frame->header.checksum}};
         TS_TRY(delta.add(std::move(*frame), from));
+        if (!delta.mark()) continue;
+        // The rest of the frame is the next range's.
+        if (delta.last() != end.lsn) {
+            end = {delta.last(), Chain{}};
+            cursor_.reset();
+        }
+        break;
     }
     return {};
 }
 
+// A full disk costs the snapshots their history, not the replica its next change.
+Status Applier::keep_and_apply(const Delta& delta, const Position& end) {
+    if (disk_is_nearly_full()) TS_TRY(make_room());
+    const Status status = apply_delta(delta, end);
+    if (status.ok() || status.error().code != ENOSPC || catalogue_->newest_kept() == Lsn{})
+        return status;
+    catalogue_->drop();
+    history_->dropped();
+    TS_TRY(make_room());
+    return apply_delta(delta, end);
+}
+
+bool Applier::disk_is_nearly_full() const {
+    struct statvfs space {};
+    if (catalogue_->newest_kept() == Lsn{} || ::statvfs(options_.store.c_str(), &space) != 0)
+        return false;
+    const std::uint64_t spare =
+        std::min(kSpareBytes, space.f_blocks * space.f_frsize / kSpareShare);
+    return space.f_bavail * space.f_frsize < spare;
+}
+
+// First what retention allows, then all.
+Status Applier::make_room() {
+    const auto going =
+        options_.superfluous ? options_.superfluous(history_->snapshots()) : std::vector<Lsn>{};
+    for (const Lsn number : going) catalogue_->doom(number);
+    Result<bool> more{!going.empty()};
+    while (more.ok() && *more) more = history_->tidy_up();
+    if (more.ok() && !going.empty() && !disk_is_nearly_full()) return {};
+    catalogue_->drop();
+    history_->dropped();
+    return history_->give_up();
+}
+
 Status Applier::apply_delta(const Delta& delta, const Position& end) {
     const auto began = Clock::now();
+    TS_TRY(catalogue_->begin(end.lsn));
+    TS_TRY(history_->keep(delta));
     // A new seed into a tree that has had one finds every object there.
     const ApplyOptions how{.tree = catalogue_->seeded() == 0 ? ApplyOptions::Tree::kBeingSeeded
-                                                             : ApplyOptions::Tree::kComplete};
+                                                             : ApplyOptions::Tree::kComplete,
+                           .keeper = history_.get()};
     TS_ASSIGN(const auto counters, apply(delta, *tree_, *catalogue_, how));
     if (!delta.objects().empty()) TS_TRY(tree_->sync());
     TS_FAULT(applier_synced);
-    TS_TRY(catalogue_->commit({.applied = end, .seeded = delta.seeded()}));
+    catalogue_->take(delta);
+    TS_TRY(catalogue_->commit({.applied = end, .seeded = delta.seeded()},
+                              history_->totals_to_commit()));
+    history_->committed();
+    if (!delta.unmarked().empty()) {
+        const std::lock_guard lock{mutex_};
+        untidy_ = true;
+    }
     spdlog::debug(
         "applied {} records up to {} in {} us: {} made, {} placed, {} removed, {} parked, {} "
         "written, "

@@ -2,6 +2,8 @@
 // Applier: moves a standby's tree along its journal, never past what is committed. Reads frames,
 // works out their delta, changes the tree, syncs it, and commits the new position with the
 // catalogue. What fails in between is done again, from the committed position, by a later attempt.
+// Before the tree is changed, history (replicator/history.h) keeps what the newest snapshot needs;
+// a range ends at a mark.
 //
 // Invariants: applied() never falls; it is durable, with the tree, when it is announced.
 // A range waits a little (`delay`, longer after long work) so that what is short-lived in it costs
@@ -26,6 +28,8 @@
 #include "journal/result.h"
 #include "journal/units.h"
 #include "replicator/catalogue.h"
+#include "replicator/database.h"
+#include "replicator/history.h"
 
 namespace twinspool {
 
@@ -37,6 +41,8 @@ struct ApplierOptions {
     Nanoseconds delay{std::chrono::milliseconds{50}};
     std::uint64_t batch_bytes = std::uint64_t{64} << 20;
     std::uint64_t batch_records = 200'000;
+    // Which snapshots may go when the disk is full, before history is given up.
+    std::function<std::vector<Lsn>(const std::vector<Snapshot>&)> superfluous;
     std::function<Status()> on_step;  // see Tree::Options; for tests
 };
 
@@ -70,6 +76,11 @@ class Applier {
     }
     // Of the last attempt.
     [[nodiscard]] Status error() const;
+    // As of the last commit, oldest first; and a counter that rises when the list has changed.
+    [[nodiscard]] std::vector<Snapshot> snapshots() const;
+    [[nodiscard]] std::uint64_t snapshots_version() const;
+    // In the caller's thread: removes all that no snapshot needs, as far as nobody reads it.
+    Status tidy_up();
 
    private:
     explicit Applier(ApplierOptions options);
@@ -79,12 +90,21 @@ class Applier {
     void attempt(std::unique_lock<std::mutex>& lock);
     Result<bool> apply_batch(Lsn limit);
     Status read_batch(Delta& delta, Position& end, Lsn limit);
+    Status keep_and_apply(const Delta& delta, const Position& end);
     Status apply_delta(const Delta& delta, const Position& end);
+    [[nodiscard]] bool disk_is_nearly_full() const;
+    Status make_room();
+    void publish_snapshots();
+    // What is to be done when nothing is to be applied. False: nothing is left for now.
+    bool tidy_up_some();
+    void idle(std::unique_lock<std::mutex>& lock);
 
     const ApplierOptions options_;
     std::mutex work_mutex_;
     std::unique_ptr<Tree> tree_;
+    std::unique_ptr<Database> database_;
     std::unique_ptr<Catalogue> catalogue_;
+    std::unique_ptr<History> history_;
     std::optional<Cursor> cursor_;
 
     mutable std::mutex mutex_;
@@ -96,6 +116,9 @@ class Applier {
     Nanoseconds rest_;  // before the next attempt, unless somebody is in a hurry
     enum class Stop { kNo, kAfterApplying, kNow } stop_ = Stop::kNo;
     std::optional<Error> error_;
+    std::vector<Snapshot> snapshots_;
+    std::uint64_t snapshots_version_ = 0;
+    bool untidy_ = true;  // there may be something that no snapshot needs
 
     std::atomic<std::uint64_t> applied_{0};
     std::atomic<std::uint32_t> seeded_{0};

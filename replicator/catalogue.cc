@@ -1,229 +1,183 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "replicator/catalogue.h"
 
-#include <rocksdb/db.h>
-#include <rocksdb/filter_policy.h>
-#include <rocksdb/table.h>
-#include <rocksdb/write_batch.h>
-#include <sys/stat.h>
-
 #include <cstring>
-#include <type_traits>
-#include <unordered_map>
 #include <utility>
 
 namespace twinspool {
 namespace {
 
-constexpr char kObjectPrefix = 'o';
-constexpr const char* kStateKey = "state";
-constexpr const char* kBegunKey = "begun";  // an Lsn
-constexpr std::uint32_t kCatalogueVersion = 1;
-constexpr std::size_t kWriteBufferBytes = std::size_t{16} << 20;
-constexpr std::size_t kBlockCacheBytes = std::size_t{16} << 20;
-constexpr int kBloomBits = 10;
-
-// The value of kStateKey.
-struct State {
-    std::uint64_t volume = 0;   // 0
-    std::uint32_t version = 0;  // 8
-    std::uint32_t seeded = 0;   // 12
-    std::uint64_t lsn = 0;      // 16
-    std::uint64_t chain = 0;    // 24
-};
-static_assert(sizeof(State) == 32 && std::is_trivially_copyable_v<State>);
-
-// The value of an object: this, then for directories the rest, then the handle's bytes.
-struct ObjectValue {
-    std::uint32_t type = 0;        // 0
-    std::int32_t handle_type = 0;  // 4
-};
-struct DirectoryValue {
-    std::uint64_t parent = 0;       // 0
-    std::int64_t seconds = 0;       // 8
-    std::uint64_t nanoseconds = 0;  // 16
-};
-static_assert(sizeof(ObjectValue) == 8 && sizeof(DirectoryValue) == 24);
-
-Error failed(const rocksdb::Status& status, const std::string& doing) {
-    int code = EIO;
-    if (status.IsNoSpace()) code = ENOSPC;
-    if (status.IsCorruption()) code = EBADMSG;
-    if (status.IsBusy() || status.ToString().find("lock") != std::string::npos) code = EBUSY;
-    return make_error(code, "{} the catalogue ({})", doing, status.ToString());
-}
-
-// Big-endian, so that objects made together stand together.
-struct Key {
-    explicit Key(ObjectId object) {
-        bytes[0] = kObjectPrefix;
-        for (int i = 0; i < 8; ++i) bytes[1 + i] = static_cast<char>(raw(object) >> (56 - 8 * i));
-    }
-    [[nodiscard]] rocksdb::Slice slice() const { return {bytes, sizeof bytes}; }
-    char bytes[9];
-};
-
-template <typename T>
-void append(std::string& text, const T& value) {
-    text.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
-
-template <typename T>
-bool take(std::string_view& text, T& value) {
-    if (text.size() < sizeof value) return false;
-    std::memcpy(&value, text.data(), sizeof value);
-    text.remove_prefix(sizeof value);
-    return true;
-}
-
-std::string encode_entry(const IndexEntry& entry) {
-    std::string text;
-    append(text, ObjectValue{.type = entry.type, .handle_type = entry.handle.type});
-    if (entry.type == S_IFDIR)
-        append(text, DirectoryValue{.parent = raw(entry.parent),
-                                    .seconds = entry.mtime.seconds,
-                                    .nanoseconds = entry.mtime.nanoseconds});
-    text.append(reinterpret_cast<const char*>(entry.handle.bytes.data()), entry.handle.size);
-    return text;
-}
-
-Result<IndexEntry> decode_entry(std::string_view text) {
-    ObjectValue object;
-    DirectoryValue directory;
-    if (!take(text, object) || (object.type == S_IFDIR && !take(text, directory)) ||
-        text.size() > kMaxHandleBytes)
-        return make_error(EBADMSG, "read an object of the catalogue");
-    IndexEntry entry{
-        .handle = {.type = object.handle_type, .size = static_cast<std::uint32_t>(text.size())},
-        .type = object.type,
-        .parent = ObjectId{directory.parent},
-        .mtime = {.seconds = directory.seconds,
-                  .nanoseconds = static_cast<std::uint32_t>(directory.nanoseconds)}};
-    std::memcpy(entry.handle.bytes.data(), text.data(), text.size());
-    return entry;
-}
-
-rocksdb::Options database_options() {
-    rocksdb::Options options;
-    options.create_if_missing = true;
-    options.write_buffer_size = kWriteBufferBytes;
-    options.max_background_jobs = 2;
-    options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-    options.keep_log_file_num = 2;
-    rocksdb::BlockBasedTableOptions table;
-    table.block_cache = rocksdb::NewLRUCache(kBlockCacheBytes);
-    // New objects are looked up too: an interrupted apply may have put them there.
-    table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(kBloomBits));
-    options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-    return options;
-}
+constexpr std::uint32_t kCatalogueVersion = 2;
 
 }  // namespace
 
-struct Catalogue::Parts {
-    std::unique_ptr<rocksdb::DB> database;
-    State state;
-    std::uint64_t begun = 0;
-    bool fresh = true;
-    bool write_failed = false;
-    std::unordered_map<ObjectId, std::optional<IndexEntry>> changes;
-};
+Result<std::unique_ptr<Catalogue>> Catalogue::open(Database& database, std::uint64_t volume) {
+    std::unique_ptr<Catalogue> catalogue{new Catalogue{database}};
+    TS_TRY(catalogue->load(volume));
+    TS_TRY(catalogue->load_lists());
+    return catalogue;
+}
 
-Catalogue::Catalogue(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
-Catalogue::~Catalogue() = default;
-
-Result<std::unique_ptr<Catalogue>> Catalogue::open(const std::string& path, std::uint64_t volume) {
-    auto parts = std::make_unique<Parts>();
-    rocksdb::DB* database = nullptr;
-    auto status = rocksdb::DB::Open(database_options(), path, &database);
-    if (!status.ok()) return failed(status, "open");
-    parts->database.reset(database);
-    std::string text;
-    status = database->Get(rocksdb::ReadOptions{}, kStateKey, &text);
-    if (!status.ok() && !status.IsNotFound()) return failed(status, "read");
-    if (status.ok()) {
-        std::string_view rest{text};
-        if (!take(rest, parts->state)) return make_error(EBADMSG, "read the catalogue {}", path);
-        if (parts->state.version != kCatalogueVersion)
-            return make_error(EINVAL, "use the catalogue {}, which has version {}, not {}", path,
-                              parts->state.version, kCatalogueVersion);
-        if (parts->state.volume != volume)
-            return make_error(EINVAL, "use the catalogue {}, which is of another volume", path);
-        parts->fresh = false;
+Status Catalogue::load(std::uint64_t volume) {
+    TS_ASSIGN(const auto state, database_.get(Family::kState, kStateKey));
+    if (state) {
+        TS_ASSIGN(state_, decode_state(*state));
+        if (state_.version > kCatalogueVersion)
+            return make_error(EINVAL, "use the catalogue, which has version {}, not {}",
+                              state_.version, kCatalogueVersion);
+        if (state_.volume != volume)
+            return make_error(EINVAL, "use the catalogue, which is of another volume");
+        fresh_ = false;
     }
-    status = database->Get(rocksdb::ReadOptions{}, kBegunKey, &text);
-    if (!status.ok() && !status.IsNotFound()) return failed(status, "read");
-    if (std::string_view rest{text}; status.ok() && !take(rest, parts->begun))
-        return make_error(EBADMSG, "read the catalogue {}", path);
-    parts->state.volume = volume;
-    parts->state.version = kCatalogueVersion;
-    return std::unique_ptr<Catalogue>{new Catalogue{std::move(parts)}};
+    TS_ASSIGN(const auto begun, database_.get(Family::kState, kBegunKey));
+    if (begun && begun->size() != sizeof begun_.value)
+        return make_error(EBADMSG, "read the catalogue: where an apply was to end");
+    if (begun) std::memcpy(&begun_.value, begun->data(), sizeof begun_.value);
+    state_.volume = volume;
+    state_.version = kCatalogueVersion;
+    newest_mark_ = Lsn{state_.newest_mark};
+    return {};
+}
+
+Status Catalogue::load_lists() {
+    auto roots = database_.range(Family::kState, "r", "s");
+    for (roots.first(); roots.valid(); roots.next()) {
+        TS_ASSIGN(committed_roots_[std::string{roots.key().substr(1)}], decode_root(roots.value()));
+    }
+    TS_TRY(roots.status());
+    auto snapshots = database_.range(Family::kState, "s", "t");
+    for (snapshots.first(); snapshots.valid(); snapshots.next()) {
+        if (snapshots.key() == kStateKey) continue;
+        TS_ASSIGN(auto record, decode_snapshot(snapshots.value()));
+        record.snapshot.number = keys::number_at_end(snapshots.key());
+        committed_snapshots_.emplace(record.snapshot.number, std::move(record));
+    }
+    TS_TRY(snapshots.status());
+    drop();
+    return {};
 }
 
 Result<std::optional<IndexEntry>> Catalogue::find(ObjectId object) {
-    if (const auto it = parts_->changes.find(object); it != parts_->changes.end())
-        return it->second;
-    rocksdb::PinnableSlice value;
-    const auto status =
-        parts_->database->Get(rocksdb::ReadOptions{}, parts_->database->DefaultColumnFamily(),
-                              Key{object}.slice(), &value);
-    if (status.IsNotFound()) return std::optional<IndexEntry>{};
-    if (!status.ok()) return failed(status, "read");
-    TS_ASSIGN(const IndexEntry entry, decode_entry({value.data(), value.size()}));
-    return std::optional<IndexEntry>{entry};
+    if (const auto it = changes_.find(object); it != changes_.end()) return it->second;
+    TS_ASSIGN(const auto text, database_.get(Family::kState, keys::object(object)));
+    if (!text) return std::optional<IndexEntry>{};
+    TS_ASSIGN(const IndexEntry entry, decode_index_entry(*text));
+    return std::optional{entry};
 }
 
 Status Catalogue::put(ObjectId object, const IndexEntry& entry) {
-    parts_->changes[object] = entry;
+    TS_ASSIGN(const auto known, find(object));
+    auto& changed = changes_[object];
+    changed = entry;
+    if (!known) changed->born = newest_mark_;
     return {};
 }
 
 Status Catalogue::erase(ObjectId object) {
-    parts_->changes[object] = std::nullopt;
+    changes_[object] = std::nullopt;
     return {};
 }
 
-Position Catalogue::applied() const { return {Lsn{parts_->state.lsn}, Chain{parts_->state.chain}}; }
-std::uint32_t Catalogue::seeded() const { return parts_->state.seeded; }
-bool Catalogue::fresh() const { return parts_->fresh; }
+Position Catalogue::applied() const { return {Lsn{state_.lsn}, Chain{state_.chain}}; }
+std::uint32_t Catalogue::seeded() const { return state_.seeded; }
 
 Status Catalogue::begin(Lsn end) {
-    const std::uint64_t lsn = end.value;
-    const auto status = parts_->database->Put(rocksdb::WriteOptions{}, kBegunKey,
-                                              {reinterpret_cast<const char*>(&lsn), sizeof lsn});
-    if (!status.ok()) return failed(status, "change");
-    parts_->begun = lsn;
+    Batch batch;
+    batch.put(Family::kState, kBegunKey,
+              {reinterpret_cast<const char*>(&end.value), sizeof end.value});
+    TS_TRY(database_.write(batch, Database::Durability::kWritten));
+    begun_ = end;
     return {};
 }
 
-Lsn Catalogue::begun() const { return Lsn{parts_->begun}; }
+Lsn Catalogue::newest_kept() const {
+    for (auto it = snapshots_.rbegin(); it != snapshots_.rend(); ++it)
+        if (!it->second.snapshot.broken) return it->first;
+    return {};
+}
 
-Status Catalogue::commit(const Commit& commit) {
-    State state = parts_->state;
+void Catalogue::take(const Delta& delta) {
+    if (const ObjectChange* root = delta.find(kRootObject); root != nullptr && root->directory) {
+        for (const auto& [path, entry] : root->directory->entries) {
+            std::erase_if(roots_, [&](const auto& known) {
+                return known.first == path || known.second == entry.object;
+            });
+            if (entry.object != kNoObject) roots_[std::string{path}] = entry.object;
+        }
+    }
+    for (const Lsn number : delta.unmarked()) doom(number);
+    if (!delta.mark()) return;
+    const Mark& mark = *delta.mark();
+    newest_mark_ = mark.number;
+    SnapshotRecord& record = snapshots_[mark.number];
+    record = {.snapshot = {.number = mark.number,
+                           .name = std::string{mark.name},
+                           .time = mark.time,
+                           .incomplete = mark.incomplete}};
+    for (const auto& [path, object] : roots_)
+        record.roots.push_back({.path = path, .object = object});
+}
+
+void Catalogue::doom(Lsn number) {
+    if (const auto it = snapshots_.find(number); it != snapshots_.end()) it->second.doomed = true;
+}
+
+void Catalogue::destroy(Lsn number) { snapshots_.erase(number); }
+
+void Catalogue::break_all() {
+    for (auto& [number, record] : snapshots_) record.snapshot.broken = true;
+}
+
+Status Catalogue::commit(const Commit& commit, Batch more) {
+    State state = state_;
     state.lsn = commit.applied.lsn.value;
     state.chain = raw(commit.applied.chain);
     state.seeded = commit.seeded.value_or(state.seeded);
-    rocksdb::WriteBatch batch;
-    for (const auto& [object, entry] : parts_->changes) {
-        const auto status = entry ? batch.Put(Key{object}.slice(), encode_entry(*entry))
-                                  : batch.Delete(Key{object}.slice());
-        if (!status.ok()) return failed(status, "change");
-    }
-    auto status = batch.Put(kStateKey, {reinterpret_cast<const char*>(&state), sizeof state});
-    if (!status.ok()) return failed(status, "change");
-    // After a full disk RocksDB refuses to write until it is told to look again.
-    if (parts_->write_failed) (void)parts_->database->Resume();
-    rocksdb::WriteOptions durable;
-    durable.sync = true;
-    status = parts_->database->Write(durable, &batch);
-    parts_->write_failed = !status.ok();
-    if (!status.ok()) return failed(status, "write");
-    parts_->state = state;
-    parts_->fresh = false;
-    parts_->changes.clear();
+    state.newest_mark = newest_mark_.value;
+    put_changes(more);
+    more.put(Family::kState, kStateKey, encode(state));
+    TS_TRY(database_.write(more, Database::Durability::kSynced));
+    state_ = state;
+    fresh_ = false;
+    changes_.clear();
+    committed_roots_ = roots_;
+    committed_snapshots_ = snapshots_;
     return {};
 }
 
-void Catalogue::drop() { parts_->changes.clear(); }
+Status Catalogue::commit_in_place(Batch more) {
+    return commit({.applied = applied(), .seeded = {}}, std::move(more));
+}
+
+void Catalogue::put_changes(Batch& batch) const {
+    for (const auto& [object, entry] : changes_) {
+        if (entry)
+            batch.put(Family::kState, keys::object(object), encode(*entry));
+        else
+            batch.erase(Family::kState, keys::object(object));
+    }
+    if (roots_ != committed_roots_) {
+        for (const auto& [path, object] : committed_roots_)
+            if (!roots_.contains(path)) batch.erase(Family::kState, keys::root(path));
+        for (const auto& [path, object] : roots_)
+            batch.put(Family::kState, keys::root(path),
+                      {reinterpret_cast<const char*>(&object), sizeof object});
+    }
+    for (const auto& [number, record] : committed_snapshots_)
+        if (!snapshots_.contains(number)) batch.erase(Family::kState, keys::snapshot(number));
+    for (const auto& [number, record] : snapshots_) {
+        std::string text = encode(record);
+        const auto before = committed_snapshots_.find(number);
+        if (before == committed_snapshots_.end() || encode(before->second) != text)
+            batch.put(Family::kState, keys::snapshot(number), text);
+    }
+}
+
+void Catalogue::drop() {
+    changes_.clear();
+    roots_ = committed_roots_;
+    snapshots_ = committed_snapshots_;
+    newest_mark_ = Lsn{state_.newest_mark};
+}
 
 }  // namespace twinspool

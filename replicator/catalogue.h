@@ -1,55 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0
 // Catalogue: what a standby's store knows besides its plain files: where each object is (by file
-// handle), the position up to which the tree is applied, and the newest complete seed. A RocksDB in
-// STORE/catalogue; RocksDB is used nowhere else (history will live in the same database).
+// handle), the volume's directories, the position up to which the tree is applied, the newest
+// complete seed, and the snapshots. replicator/keys.h has the keys.
 //
-// Invariant: put() and erase() count from commit() on, together with the position; until then only
-// find() here shows them. So the catalogue on disk is always that of its position.
+// Invariant: what is changed counts from commit() on, together with the position; until then only
+// this object shows it. So the catalogue on disk is always that of its position.
 // One thread at a time.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
+#include "journal/delta.h"
 #include "journal/result.h"
 #include "journal/tree.h"
 #include "journal/units.h"
+#include "replicator/database.h"
+#include "replicator/keys.h"
 
 namespace twinspool {
 
 class Catalogue : public ObjectIndex {
    public:
-    // Makes it if need be. EINVAL: it is another volume's, or of another version. EBUSY: in use.
-    static Result<std::unique_ptr<Catalogue>> open(const std::string& path, std::uint64_t volume);
-    ~Catalogue() override;
+    // EINVAL: it is another volume's, or of a later version. The database outlives it.
+    static Result<std::unique_ptr<Catalogue>> open(Database& database, std::uint64_t volume);
 
     Result<std::optional<IndexEntry>> find(ObjectId object) override;
     Status put(ObjectId object, const IndexEntry& entry) override;
     Status erase(ObjectId object) override;
 
     [[nodiscard]] Position applied() const;
-    [[nodiscard]] std::uint32_t seeded() const;  // generation; 0: never
-    [[nodiscard]] bool fresh() const;            // made just now, and nothing committed yet
+    [[nodiscard]] std::uint32_t seeded() const;          // generation; 0: never
+    [[nodiscard]] bool fresh() const { return fresh_; }  // made just now, and nothing committed yet
+
+    // The end of the range that is about to be applied; outlives the process, not the power. After
+    // an interrupted apply no shorter range may be applied, because the tree may have effects of
+    // all of it.
+    Status begin(Lsn end);
+    [[nodiscard]] Lsn begun() const { return begun_; }
+
+    // --- snapshots
+    [[nodiscard]] const std::map<Lsn, SnapshotRecord>& snapshots() const { return snapshots_; }
+    // The newest that history is kept for; 0: none.
+    [[nodiscard]] Lsn newest_kept() const;
+    // Takes in what the range says of the volume's directories and of marks.
+    void take(const Delta& delta);
+    void doom(Lsn number);
+    void destroy(Lsn number);
+    void break_all();  // those that live cannot be read from now on
 
     struct Commit {
         Position applied;
         std::optional<std::uint32_t> seeded;
     };
-    // The end of the range that is about to be applied; outlives the process, not the power. After
-    // an interrupted apply no shorter range may be applied, because the tree may have effects of
-    // all of it.
-    Status begin(Lsn end);
-    [[nodiscard]] Lsn begun() const;
-    // Durable when it returns.
-    Status commit(const Commit& commit);
+    // Durable when it returns, with `more`.
+    Status commit(const Commit& commit, Batch more = {});
+    // The same, where the position stays.
+    Status commit_in_place(Batch more = {});
     void drop();  // what is not committed
 
    private:
-    struct Parts;
-    explicit Catalogue(std::unique_ptr<Parts> parts);
-    std::unique_ptr<Parts> parts_;
+    explicit Catalogue(Database& database) : database_(database) {}
+    Status load(std::uint64_t volume);
+    Status load_lists();
+    void put_changes(Batch& batch) const;
+
+    Database& database_;
+    State state_;
+    Lsn begun_;
+    bool fresh_ = true;
+    std::unordered_map<ObjectId, std::optional<IndexEntry>> changes_;
+    std::map<std::string, ObjectId> roots_;
+    std::map<std::string, ObjectId> committed_roots_;
+    std::map<Lsn, SnapshotRecord> snapshots_;
+    std::map<Lsn, SnapshotRecord> committed_snapshots_;
+    Lsn newest_mark_;
 };
 
 }  // namespace twinspool

@@ -3,7 +3,7 @@
 // while the standby process goes on applying to the same store (or while there is none).
 //
 // A reader looks into the catalogue as it stands, and never writes into the store, but for the file
-// whose lock holds a snapshot. Threads: any number. Images keep the Past that they come from.
+// whose lock holds a snapshot. Threads: any number. An image may outlive its Past.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct PastOptions {
     std::string scratch;  // a directory that this process may use and empty; made if need be
 };
 
-class Past : public std::enable_shared_from_this<Past> {
+class Past {
    public:
     // ENOENT: nothing has been applied there yet. EINVAL: it is another volume's.
     static Result<std::shared_ptr<Past>> open(const PastOptions& options);
@@ -44,8 +44,8 @@ class Past : public std::enable_shared_from_this<Past> {
 
    private:
     struct Parts;
-    explicit Past(std::unique_ptr<Parts> parts);
-    std::unique_ptr<Parts> parts_;
+    explicit Past(std::shared_ptr<Parts> parts);
+    std::shared_ptr<Parts> parts_;  // shared with the images
 };
 
 }  // namespace twinspool

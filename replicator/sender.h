@@ -62,6 +62,7 @@ struct StandbyStatus {
     std::string
         trouble;  // why it cannot apply, or why there is no connection; empty if all is well
     bool cannot_apply = false;
+    bool waited_for = false;  // commits count it, or would in mode async
 };
 
 class Sender final : public FrameSink, public Commit::Observer {

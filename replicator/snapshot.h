@@ -21,9 +21,13 @@ struct Snapshot {
     bool incomplete = false;  // taken while not everything had been told to the standby
     bool broken = false;      // its history had to be given up: it cannot be read any more
     std::uint64_t used = 0;   // bytes that destroying it would free
+    friend bool operator==(const Snapshot&, const Snapshot&) = default;
 };
 
 enum class HoldKind : std::uint8_t { kRead, kDestroy };
+
+// Where the lock of a snapshot is. Who has destroyed one removes the file, holding the lock.
+std::string hold_path(const std::string& store, Lsn number);
 
 // The lock, as long as the descriptor lives; nothing if others hold it.
 Result<std::optional<Fd>> hold_snapshot(const std::string& store, Lsn number, HoldKind kind);

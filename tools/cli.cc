@@ -25,6 +25,9 @@ struct CommandLine {
     std::string status_volume;
     WaitArguments wait;
     StandbyArguments standby;
+    SnapshotArguments snapshot;
+    ListArguments list;
+    DestroyArguments destroy;
     std::vector<std::string> files;
     DaemonArguments daemon;
     std::function<Outcome<ExitCode>()> chosen;
@@ -99,6 +102,29 @@ void add_observation(CLI::App& app, CommandLine& line) {
         ->check(CLI::IsMember({"durable", "applied", "in-sync"}));
     wait->add_option("--timeout", line.wait.timeout, "Seconds; exit code 3 when they are over")
         ->capture_default_str();
+}
+
+void add_snapshots(CLI::App& app, CommandLine& line) {
+    CLI::App* snapshot = command(
+        app, line, "snapshot", "Names the volume as it is now, without stopping anything",
+        "twinspool snapshot mail@before-upgrade", [&line] { return run_snapshot(line.snapshot); });
+    snapshot->add_option("VOLUME@NAME", line.snapshot.point, "What it is called from now on")
+        ->required();
+    snapshot->add_flag("--json", line.snapshot.json, "For programs");
+    snapshot->add_flag("--incomplete", line.snapshot.incomplete,
+                       "Also while the standby has not everything yet; it is listed as incomplete");
+
+    CLI::App* list = command(app, line, "list", "Lists the snapshots of a volume, oldest first",
+                             "twinspool list mail --json", [&line] { return run_list(line.list); });
+    list->add_option("VOLUME", line.list.volume, kVolumeHelp)->required();
+    list->add_flag("--json", line.list.json, "For programs");
+
+    CLI::App* destroy = command(app, line, "destroy", "Forgets a snapshot and frees its space",
+                                "twinspool destroy mail@before-upgrade",
+                                [&line] { return run_destroy(line.destroy); });
+    destroy->add_option("VOLUME@NAME", line.destroy.point, "A snapshot: its name, latest, or lsn:N")
+        ->required();
+    destroy->add_flag("--dry-run", line.destroy.dry_run, "Only says what would be done");
 }
 
 void add_tools(CLI::App& app, CommandLine& line) {
@@ -194,6 +220,7 @@ int run_command_line(int argc, char** argv) {
 #endif
     add_lifecycle(app, line);
     add_observation(app, line);
+    add_snapshots(app, line);
     add_tools(app, line);
     add_hidden(app, line);
     return parse_and_run(app, line, argc, argv);

@@ -53,6 +53,25 @@ struct StandbyArguments {
 };
 Outcome<ExitCode> run_standby(const StandbyArguments& arguments);
 
+struct SnapshotArguments {
+    std::string point;
+    bool json = false;
+    bool incomplete = false;
+};
+Outcome<ExitCode> run_snapshot(const SnapshotArguments& arguments);
+
+struct ListArguments {
+    std::string volume;
+    bool json = false;
+};
+Outcome<ExitCode> run_list(const ListArguments& arguments);
+
+struct DestroyArguments {
+    std::string point;
+    bool dry_run = false;
+};
+Outcome<ExitCode> run_destroy(const DestroyArguments& arguments);
+
 Outcome<ExitCode> run_journal_dump(const std::vector<std::string>& files);
 
 Outcome<ExitCode> run_fault_points();

@@ -29,6 +29,8 @@ constexpr Word<CommitMode> kModes[] = {
 constexpr Word<TransportChoice> kTransports[] = {{"auto", TransportChoice::kAuto},
                                                  {"io_uring", TransportChoice::kIoUring},
                                                  {"dev", TransportChoice::kDev}};
+constexpr Word<FailedHook> kFailedHooks[] = {{"stop", FailedHook::kStop},
+                                             {"continue", FailedHook::kContinue}};
 
 // A frame of the largest size, and the segment's header, must fit with room to spare.
 constexpr std::uint64_t kMinSegmentSize = std::uint64_t{2} << 20;
@@ -38,6 +40,8 @@ constexpr Nanoseconds kMaxLinger = 10s;
 constexpr Nanoseconds kMaxStandbyTimeout = 24h;
 constexpr Nanoseconds kMinCheckpointEvery = 10ms;
 constexpr Nanoseconds kMaxCheckpointEvery = 24h;
+constexpr Nanoseconds kMinHookTimeout = 10ms;
+constexpr Nanoseconds kMaxHookTimeout = 24h;
 constexpr std::size_t kMaxFileBytes = std::size_t{1} << 20;
 
 // Reads one table key by key. Keeps the first complaint; what was not asked for is unknown.
@@ -105,6 +109,33 @@ class Reader {
                      kSizeExample);
         else
             into = *parsed;
+    }
+
+    // A command for the shell.
+    void shell_command(std::string_view key, std::string& into) {
+        auto value = text(key);
+        if (!value) return;
+        if (value->find('\0') != std::string::npos)
+            complain(position(key), "{} holds a zero byte, which no command can", key);
+        else
+            into = std::move(*value);
+    }
+
+    // [key]: `read` is called with a reader of its own, whose complaint is ours.
+    template <typename Read>
+    void table(std::string_view key, Read read) {
+        known_.emplace_back(key);
+        const toml::node* node = table_.get(key);
+        if (node == nullptr) return;
+        const auto* inner = node->as_table();
+        if (inner == nullptr) {
+            complain(node->source().begin, "{} must be written as [{}], not as {}", key, key,
+                     type_word(*node));
+            return;
+        }
+        Reader reader(*inner, file_);
+        read(reader);
+        if (auto complaint = reader.finish(); complaint && !complaint_) complaint_ = complaint;
     }
 
     // [[key]] tables that each have a path.
@@ -203,6 +234,13 @@ void check_sizes(Reader& reader, const VolumeConfig& config) {
                         spell_size(config.journal_limit), spell_size(config.segment_size));
 }
 
+void read_snapshot(Reader& reader, SnapshotConfig& config) {
+    reader.shell_command("before", config.before);
+    reader.shell_command("after", config.after);
+    reader.duration("hook_timeout", kMinHookTimeout, kMaxHookTimeout, config.hook_timeout);
+    reader.choice("on_before_failure", kFailedHooks, config.on_before_failure);
+}
+
 Outcome<VolumeConfig> read_table(const toml::table& table, const std::string& file) {
     Reader reader(table, file);
     VolumeConfig config;
@@ -218,6 +256,7 @@ Outcome<VolumeConfig> read_table(const toml::table& table, const std::string& fi
     check_sizes(reader, config);
     for (auto& path : reader.paths("directory")) config.directories.push_back({std::move(path)});
     for (auto& path : reader.paths("standby")) config.standbys.push_back({std::move(path)});
+    reader.table("snapshot", [&](Reader& inner) { read_snapshot(inner, config.snapshot); });
     if (config.directories.empty())
         reader.complain(reader.position("directory"), "there is no [[directory]] with a path");
     if (config.standbys.size() != 1)
@@ -241,6 +280,19 @@ std::string quoted(std::string_view text) {
     return out + '"';
 }
 
+// Nothing if all of it is as usual.
+std::string render_snapshot(const SnapshotConfig& config) {
+    const SnapshotConfig defaults;
+    std::string text;
+    if (!config.before.empty()) text += fmt::format("before = {}\n", quoted(config.before));
+    if (!config.after.empty()) text += fmt::format("after = {}\n", quoted(config.after));
+    if (config.hook_timeout != defaults.hook_timeout)
+        text += fmt::format("hook_timeout = \"{}\"\n", spell_duration(config.hook_timeout));
+    if (config.on_before_failure != defaults.on_before_failure)
+        text += fmt::format("on_before_failure = \"{}\"\n", spell(config.on_before_failure));
+    return text.empty() ? text : "\n[snapshot]\n" + text;
+}
+
 }  // namespace
 
 std::string_view spell(CommitMode mode) {
@@ -251,6 +303,12 @@ std::string_view spell(CommitMode mode) {
 
 std::string_view spell(TransportChoice choice) {
     for (const auto& word : kTransports)
+        if (word.choice == choice) return word.text;
+    return "";
+}
+
+std::string_view spell(FailedHook choice) {
+    for (const auto& word : kFailedHooks)
         if (word.choice == choice) return word.text;
     return "";
 }
@@ -314,6 +372,7 @@ std::string render_config(const std::string& name, const VolumeConfig& config) {
         text += fmt::format("\n[[directory]]\npath = {}\n", quoted(directory.path));
     for (const auto& standby : config.standbys)
         text += fmt::format("\n[[standby]]\npath = {}\n", quoted(standby.path));
+    text += render_snapshot(config.snapshot);
     return text;
 }
 

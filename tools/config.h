@@ -24,6 +24,17 @@ struct StandbyConfig {
     std::string path;  // absolute
 };
 
+// What the command does whose `before` has failed.
+enum class FailedHook : std::uint8_t { kStop, kContinue };
+
+// [snapshot]
+struct SnapshotConfig {
+    std::string before;  // commands for the shell; empty: none
+    std::string after;
+    Nanoseconds hook_timeout{30'000'000'000};
+    FailedHook on_before_failure = FailedHook::kStop;
+};
+
 struct VolumeConfig {
     std::uint64_t id = 0;  // random; never 0
     CommitMode mode = CommitMode::kFsync;
@@ -35,10 +46,12 @@ struct VolumeConfig {
     std::uint64_t segment_size = std::uint64_t{64} << 20;
     std::vector<DirectoryConfig> directories;
     std::vector<StandbyConfig> standbys;
+    SnapshotConfig snapshot;
 };
 
 [[nodiscard]] std::string_view spell(CommitMode mode);
 [[nodiscard]] std::string_view spell(TransportChoice choice);
+[[nodiscard]] std::string_view spell(FailedHook choice);
 Outcome<CommitMode> parse_mode(std::string_view word);
 
 // `file` is only for the complaints.

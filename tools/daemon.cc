@@ -19,6 +19,7 @@
 #include "tools/lock.h"
 #include "tools/log.h"
 #include "tools/paths.h"
+#include "tools/point.h"
 #include "tools/reign.h"
 #include "tools/starting.h"
 
@@ -39,11 +40,46 @@ sigset_t block_signals() {
 
 void end_process() { ::kill(::getpid(), SIGUSR1); }
 
+Json refusal(const Complaint& complaint) {
+    return {{"error", complaint.sentence}, {"code", static_cast<int>(complaint.code)}};
+}
+
+Json not_understood(const Json& request) {
+    return {{"error", fmt::format("does not know the request {}",
+                                  request.dump(-1, ' ', false, Json::error_handler_t::replace))}};
+}
+
+Json answer_mark(Reign& reign, const Json& request, const Reign::GivenUp& given_up) {
+    const auto name = request.find("name");
+    if (name == request.end() || !name->is_string()) return not_understood(request);
+    const auto& text = name->get_ref<const std::string&>();
+    if (const auto checked = check_snapshot_name(text); !checked.ok())
+        return refusal(checked.error());
+    const bool allowed = request.value("incomplete", false);
+    const auto marked = reign.mark(
+        {.name = text, .incomplete = allowed ? Incomplete::kAllowed : Incomplete::kRefused},
+        given_up);
+    if (!marked.ok()) return refusal(marked.error());
+    return {{"lsn", marked.value().lsn.value},
+            {"time_ns", raw(marked.value().time)},
+            {"pause_ns", marked.value().pause.count()},
+            {"incomplete", marked.value().incomplete}};
+}
+
+Json answer_unmark(Reign& reign, const Json& request, const Reign::GivenUp& given_up) {
+    const auto lsn = request.find("lsn");
+    if (lsn == request.end() || !lsn->is_number_unsigned()) return not_understood(request);
+    const auto unmarked = reign.unmark(Lsn{lsn->get<std::uint64_t>()}, given_up);
+    return unmarked.ok() ? Json::object() : refusal(unmarked.error());
+}
+
 Json answer(Reign& reign, const Json& request, const Asker& asker) {
     const auto command = request.value("command", std::string{});
     const auto given_up = [&] { return asker.gone(); };
     if (command == "status") return reign.status();
     if (command == "flush") return {{"shortfall", reign.flush(given_up)}};
+    if (command == "mark") return answer_mark(reign, request, given_up);
+    if (command == "unmark") return answer_unmark(reign, request, given_up);
     if (command == "placed") {
         reign.placed();
         return Json::object();
@@ -62,7 +98,7 @@ Json answer(Reign& reign, const Json& request, const Asker& asker) {
     const auto goal = parse_goal(request.value("for", std::string{}));
     const auto timeout = request.find("timeout_ns");
     if (command != "wait" || !goal || timeout == request.end() || !timeout->is_number_integer())
-        return {{"error", fmt::format("does not know the request {}", request.dump())}};
+        return not_understood(request);
     const auto reached = reign.wait(*goal, Nanoseconds{timeout->get<std::int64_t>()}, given_up);
     return {{"reached", reached.reached}, {"why_not", reached.why_not}};
 }

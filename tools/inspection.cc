@@ -148,8 +148,15 @@ bool visit_links(pid_t pid, Tables& tables, const Visit& visit) {
     return true;
 }
 
-bool visit_mappings(pid_t pid, Tables& tables, dev_t device, const Visit& visit) {
-    // "7f1c-7f1d r--s 00000000 fe:00 1234    /path"
+// A line of /proc/PID/maps: "7f1c-7f1d r--s 00000000 fe:00 1234    /path"
+struct Mapping {
+    std::string link;  // in map_files
+    std::string_view line;
+    std::size_t path;  // where it begins in the line
+};
+
+// Of files on this device; false if `visit` has had enough.
+bool each_mapping(pid_t pid, dev_t device, const std::function<bool(const Mapping&)>& visit) {
     const std::string text = text_of(fmt::format("/proc/{}/maps", pid));
     const std::string wanted = fmt::format(" {:02x}:{:02x} ", major(device), minor(device));
     for (std::size_t at = 0; at < text.size();) {
@@ -158,12 +165,18 @@ bool visit_mappings(pid_t pid, Tables& tables, dev_t device, const Visit& visit)
         at = end + 1;
         const auto path = line.find('/');
         if (path == std::string_view::npos || line.find(wanted) > path) continue;
-        const std::string range{line.substr(0, line.find(' '))};
-        const int id = mount_id_behind(fmt::format("/proc/{}/map_files/{}", pid, range));
-        if (!visit({tables.find(pid, id), std::string{line.substr(path)}, "has {} mapped"}))
-            return false;
+        const auto link = fmt::format("/proc/{}/map_files/{}", pid, line.substr(0, line.find(' ')));
+        if (!visit({link, line, path})) return false;
     }
     return true;
+}
+
+bool visit_mappings(pid_t pid, Tables& tables, dev_t device, const Visit& visit) {
+    return each_mapping(pid, device, [&](const Mapping& mapping) {
+        const int id = mount_id_behind(mapping.link);
+        return visit({tables.find(pid, id), std::string{mapping.line.substr(mapping.path)},
+                      "has {} mapped"});
+    });
 }
 
 // At most one finding for each process.
@@ -299,6 +312,26 @@ Result<std::vector<ProcessFinding>> users_of_place(const FsPlace& place) {
 
 Result<std::vector<ProcessFinding>> users_of_device(dev_t device) {
     return users(device, [&](const Hold& hold) { return hold.mount->device == device; });
+}
+
+std::vector<SharedMapping> shared_mappings_of_device(dev_t device) {
+    std::vector<SharedMapping> found;
+    for (const pid_t pid : programs())
+        (void)each_mapping(pid, device, [&](const Mapping& mapping) {
+            // "… fe:00 1234   /path": the number stands behind the device, before the path.
+            const auto permissions = mapping.line.find(' ') + 1;
+            if (mapping.line.substr(permissions, 4).ends_with('s')) {
+                const std::string number{mapping.line.substr(0, mapping.path)};
+                const auto end = number.find_last_not_of(' ');
+                const auto begin = number.rfind(' ', end) + 1;
+                found.push_back({.pid = pid,
+                                 .inode = std::strtoull(number.c_str() + begin, nullptr, 10),
+                                 .link = mapping.link,
+                                 .path = std::string{mapping.line.substr(mapping.path)}});
+            }
+            return true;
+        });
+    return found;
 }
 
 Result<std::vector<ProcessFinding>> out_of_reach(const std::string& path) {

@@ -34,6 +34,15 @@ bool is_passing(pid_t pid);
 // Who uses anything of the file system on this device, through whichever mount.
 Result<std::vector<ProcessFinding>> users_of_device(dev_t device);
 
+// Files of the file system on this device that processes have mapped so that stores reach the file.
+struct SharedMapping {
+    pid_t pid = 0;
+    ino_t inode = 0;
+    std::string link;  // opens the file
+    std::string path;  // for people
+};
+std::vector<SharedMapping> shared_mappings_of_device(dev_t device);
+
 // Processes in other mount namespaces that see the directory at `path`, but would not get what is
 // mounted over it here.
 Result<std::vector<ProcessFinding>> out_of_reach(const std::string& path);

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "journal/fd.h"
 #include "replicator/past.h"
 #include "tools/complaint.h"
 #include "tools/config.h"
@@ -33,11 +34,19 @@ Outcome<Point> parse_path_of_volume(std::string_view text);
 // "-", or "lsn:"; at most 64 characters; not "latest".
 Verdict check_snapshot_name(std::string_view name);
 
-// The volume's past, opened. The scratch directory goes with it.
+// Waits until the standby has applied what was appended before the call, for a bounded time. A
+// complaint (not current) if it has not. Nothing to wait for while the volume is down.
+Verdict settle(const VolumePaths& paths);
+
+// The volume's past, opened. The scratch directory goes with it; it is also gone when the process
+// was killed, as soon as another one opens a past of this volume (a lock on it, which a child of
+// this process shares, says that it is in use).
 class OpenPast {
    public:
-    // Waits until the standby has applied what was appended before (if the volume is up).
+    // Settles first; if the standby cannot, a warning is printed, and what is applied counts.
     static Outcome<OpenPast> of(const std::string& volume);
+    // The same without that, for who has settled.
+    static Outcome<OpenPast> as_it_stands(const std::string& volume);
     OpenPast(OpenPast&&) noexcept;
     OpenPast& operator=(OpenPast&&) = delete;
     ~OpenPast();
@@ -55,7 +64,8 @@ class OpenPast {
     OpenPast() = default;
     VolumePaths paths_;
     VolumeConfig config_;
-    std::string scratch_;
+    std::string scratch_;  // empty: moved from
+    Fd in_use_;
     std::shared_ptr<Past> past_;
     std::vector<Snapshot> snapshots_;
 };

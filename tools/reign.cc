@@ -331,8 +331,11 @@ Reign::Reached Reign::check(Goal goal, Lsn lsn) {
 }
 
 Reign::Reached Reign::wait(Goal goal, Nanoseconds timeout, const GivenUp& given_up) {
+    return wait_for(goal, journal_->appended(), timeout, given_up);
+}
+
+Reign::Reached Reign::wait_for(Goal goal, Lsn lsn, Nanoseconds timeout, const GivenUp& given_up) {
     const auto begin = std::chrono::steady_clock::now();
-    const Lsn lsn = journal_->appended();
     journal_->push();
     for (;;) {
         auto reached = check(goal, lsn);
@@ -393,6 +396,7 @@ Outcome<ReignEnd> Reign::end() {
     const std::lock_guard one_at_a_time{end_mutex_};
     if (ended_) return *ended_;
     ending_ = true;
+    { const std::lock_guard no_more_marks{marking_mutex_}; }
     if (auto stopped = overlay_->stop(); !stopped.ok()) {
         ending_ = false;
         return stopped.error();

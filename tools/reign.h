@@ -64,6 +64,12 @@ class Reign {
     };
     // The position is that of the call.
     Reached wait(Goal goal, Nanoseconds timeout, const GivenUp& given_up);
+    // A snapshot's mark (marks.cc): appended, and durable here and on every standby. A standby that
+    // is not there, or that not everything has been told to, is a refusal (degraded); also if the
+    // mark is in the journal and a standby does not get it within the time for that.
+    Outcome<Marked> mark(const MarkWish& wish, const GivenUp& given_up);
+    // Forgets a snapshot: appended, and applied on every standby.
+    Verdict unmark(Lsn mark, const GivenUp& given_up);
     // Everything durable and applied; returns why not if the standby cannot, or empty.
     std::string flush(const GivenUp& given_up);
     // Nobody gets past the overlay any more: looks for what was changed underneath until now.
@@ -88,6 +94,8 @@ class Reign {
     [[nodiscard]] Reached check(Goal goal, Lsn lsn);
     [[nodiscard]] Json standby_json(const StandbyStatus& standby) const;
     Status close_journal();
+    [[nodiscard]] Verdict check_standbys(std::string_view doing) const;
+    Reached wait_for(Goal goal, Lsn lsn, Nanoseconds timeout, const GivenUp& given_up);
 
     const VolumePaths paths_;
     const VolumeConfig config_;
@@ -109,6 +117,9 @@ class Reign {
     std::optional<ReignEnd> ended_;
     std::mutex end_mutex_;  // one end() at a time; taken before mutex_
     std::atomic<bool> ending_{false};
+    // Held while a mark is appended, so that none comes after the clean end; taken before all
+    // others.
+    std::mutex marking_mutex_;
 };
 
 }  // namespace twinspool

@@ -27,7 +27,7 @@ ONLY_IN = {
         "fuse/reply",
         "fuse/view_fs",
     },
-    r"rocksdb/.*": {"replicator/catalogue"},
+    r"rocksdb/.*": {"replicator/database"},
     r"CLI/.*|CLI11\.hpp": {"tools/"},
     r"toml\+\+/.*": {"tools/"},
 }

@@ -60,6 +60,13 @@ class Model {
     void change_underneath(int changes);
     [[nodiscard]] std::size_t live_objects() const;
 
+    // Everything as it is now, to be compared with later.
+    struct Picture {
+        std::map<ObjectId, Node> nodes;
+        std::map<std::string, ObjectId> roots;
+    };
+    [[nodiscard]] Picture picture() const { return {nodes_, roots_}; }
+
     // What differs between this and the tree below `store`; empty: nothing.
     [[nodiscard]] std::string compare(const std::string& store) const;
 

@@ -43,6 +43,10 @@ TEST(Config, DefaultsAreThoseOfTheManual) {
     EXPECT_EQ(config.directories[0].path, "/var/spool/mail");
     ASSERT_EQ(config.standbys.size(), 1U);
     EXPECT_EQ(config.standbys[0].path, "/mnt/standby/mail");
+    EXPECT_EQ(config.snapshot.before, "");
+    EXPECT_EQ(config.snapshot.after, "");
+    EXPECT_EQ(config.snapshot.hook_timeout, 30s);
+    EXPECT_EQ(config.snapshot.on_before_failure, FailedHook::kStop);
 }
 
 TEST(Config, EveryKeyIsRead) {
@@ -56,6 +60,33 @@ TEST(Config, EveryKeyIsRead) {
     EXPECT_EQ(config.checkpoint_every, 2h);
     EXPECT_EQ(config.journal_limit, std::uint64_t{16} << 20);
     EXPECT_EQ(config.segment_size, std::uint64_t{4} << 20);
+}
+
+TEST(Config, EveryKeyOfSnapshotIsRead) {
+    const auto config = parsed(std::string{kLeast} +
+                               "[snapshot]\nbefore = \"sync-all\"\nafter = 'echo \"done\"'\n"
+                               "hook_timeout = \"2min\"\non_before_failure = \"continue\"\n");
+    EXPECT_EQ(config.snapshot.before, "sync-all");
+    EXPECT_EQ(config.snapshot.after, "echo \"done\"");
+    EXPECT_EQ(config.snapshot.hook_timeout, 2min);
+    EXPECT_EQ(config.snapshot.on_before_failure, FailedHook::kContinue);
+}
+
+TEST(Config, WhatSnapshotMayNotSayIsRefusedWithItsPlace) {
+    const auto complaint_about = [](std::string_view line) {
+        return complaint(std::string{kLeast} + "[snapshot]\n" + std::string{line} + "\n");
+    };
+    EXPECT_EQ(complaint_about("befor = \"x\""), "mail.toml:7:1: unknown key \"befor\"");
+    EXPECT_EQ(complaint_about("before = 1"),
+              "mail.toml:7:10: before must be a string in quotes, not an integer");
+    EXPECT_EQ(complaint_about("on_before_failure = \"go\""),
+              "mail.toml:7:21: on_before_failure is \"go\", but must be one of \"stop\", "
+              "\"continue\"");
+    EXPECT_NE(complaint_about("hook_timeout = \"0s\""), "");
+    EXPECT_NE(complaint_about("hook_timeout = \"2 days\""), "");
+    EXPECT_NE(complaint_about("before = \"a\\u0000b\""), "");
+    EXPECT_EQ(complaint(with("snapshot = \"x\"")),
+              "mail.toml:1:12: snapshot must be written as [snapshot], not as a string");
 }
 
 TEST(Config, UnknownKeyIsRefusedWithItsPlace) {
@@ -131,6 +162,10 @@ TEST(Config, WhatIsRenderedIsReadAgain) {
     config.segment_size = std::uint64_t{8} << 20;
     config.directories = {{"/var/spool/mail"}, {"/srv/o \"dd\" \\ \n näme"}};
     config.standbys = {{"/mnt/standby"}};
+    config.snapshot = {.before = "mysql -e 'x' \"$A\" \\\n &",
+                       .after = "true",
+                       .hook_timeout = 5s,
+                       .on_before_failure = FailedHook::kContinue};
     const auto again = parsed(render_config("mail", config));
     EXPECT_EQ(again.id, config.id);
     EXPECT_EQ(again.mode, config.mode);
@@ -143,6 +178,10 @@ TEST(Config, WhatIsRenderedIsReadAgain) {
     ASSERT_EQ(again.directories.size(), 2U);
     EXPECT_EQ(again.directories[1].path, config.directories[1].path);
     EXPECT_EQ(again.standbys[0].path, "/mnt/standby");
+    EXPECT_EQ(again.snapshot.before, config.snapshot.before);
+    EXPECT_EQ(again.snapshot.after, "true");
+    EXPECT_EQ(again.snapshot.hook_timeout, 5s);
+    EXPECT_EQ(again.snapshot.on_before_failure, FailedHook::kContinue);
 }
 
 }  // namespace

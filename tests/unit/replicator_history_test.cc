@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: Apache-2.0
+// The past, against pictures that the model made of itself: random operations, marks, removals of
+// snapshots, and kills between any two system calls of an apply. After each step every snapshot
+// that lives is what it was, also while the tree is in the middle of a change.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <thread>
+
+#include "journal_support.h"
+#include "replicator/applier.h"
+#include "replicator/past.h"
+#include "replicator_model.h"
+
+namespace twinspool {
+namespace {
+
+using test::kVolume;
+using test::Model;
+using test::Node;
+
+// What of an image differs from the picture of its moment; empty: nothing.
+class Comparison {
+   public:
+    Comparison(Image& image, const Model::Picture& picture) : image_(image), picture_(picture) {}
+
+    std::string run() {
+        std::map<std::string, ObjectId> roots;
+        for (const ImageRoot& root : image_.roots()) roots[root.path] = root.object;
+        if (roots != picture_.roots) return "other roots\n";
+        for (const auto& [path, id] : roots) compare(path, id);
+        return difference_;
+    }
+
+   private:
+    template <typename T>
+    bool got(const Result<T>& result, const std::string& path, const char* what) {
+        if (!result.ok())
+            difference_ += fmt::format("{}: {}: {}\n", path, what, result.error().text());
+        return result.ok();
+    }
+
+    void compare(const std::string& path, ObjectId id) {
+        const Node& want = picture_.nodes.at(id);
+        const auto its = image_.attributes(id);
+        if (!got(its, path, "attributes")) return;
+        const auto& wanted = want.attributes;
+        if (its->mode != wanted.mode || its->uid != wanted.uid || its->gid != wanted.gid ||
+            its->mtime != wanted.mtime || its->device != want.device)
+            difference_ +=
+                fmt::format("{}: attributes, mode {:o} not {:o}, mtime {} not {}\n", path,
+                            its->mode, wanted.mode, its->mtime.seconds, wanted.mtime.seconds);
+        if (!want.is(S_IFDIR) && its->links != want.names)
+            difference_ += fmt::format("{}: {} names, not {}\n", path, its->links, want.names);
+        const auto xattrs = image_.xattrs(id);
+        if (got(xattrs, path, "xattrs") && *xattrs != want.xattrs)
+            difference_ += path + ": xattrs\n";
+        if (want.is(S_IFLNK)) {
+            const auto target = image_.target(id);
+            if (got(target, path, "target") && *target != want.target)
+                difference_ += path + ": target\n";
+        }
+        if (want.is(S_IFREG)) compare_content(path, id, want, its->size);
+        if (want.is(S_IFDIR)) compare_entries(path, id, want);
+    }
+
+    void compare_content(const std::string& path, ObjectId id, const Node& want,
+                         std::uint64_t size) {
+        if (size != want.content.size()) {
+            difference_ += fmt::format("{}: size {} not {}\n", path, size, want.content.size());
+            return;
+        }
+        std::string content(size + 10, 'x');
+        const auto read = image_.read(id, 0, std::as_writable_bytes(std::span{content}));
+        if (!got(read, path, "read")) return;
+        content.resize(*read);
+        if (content != want.content) difference_ += path + ": content\n";
+        // Only zeros are outside of what is said to be data.
+        std::string data(size, '\0');
+        for (std::uint64_t at = 0;;) {
+            const auto range = image_.next_data(id, at);
+            if (!got(range, path, "data") || !*range) break;
+            const auto [offset, length] = **range;
+            if (offset < at || offset + length > size || length == 0) {
+                difference_ += path + ": a range beyond the file\n";
+                break;
+            }
+            data.replace(offset, length, content.substr(offset, length));
+            at = offset + length;
+        }
+        if (data != content) difference_ += path + ": data in a hole\n";
+    }
+
+    void compare_entries(const std::string& path, ObjectId id, const Node& want) {
+        const auto list = image_.list(id);
+        if (!got(list, path, "list")) return;
+        std::map<std::string, ObjectId> entries;
+        for (const ImageEntry& each : *list) entries[each.name] = each.object;
+        for (const auto& [name, object] : entries)
+            if (!want.entries.contains(name)) difference_ += path + "/" + name + ": extra\n";
+        for (const auto& [name, object] : want.entries) {
+            const std::string child = path + "/" + name;
+            if (!entries.contains(name) || entries[name] != object)
+                difference_ += child + ": missing, or another object\n";
+            else
+                compare(child, object);
+            const auto found = image_.find(id, name);
+            if (got(found, child, "find") && *found != object) difference_ += child + ": find\n";
+        }
+    }
+
+    Image& image_;
+    const Model::Picture& picture_;
+    std::string difference_;
+};
+
+// A primary's journal and a standby's applier over one store, and what the snapshots must hold.
+class HistoryTest : public test::JournalTest {
+   protected:
+    void SetUp() override {
+        JournalTest::SetUp();
+        options.mode = CommitMode::kAsync;
+        journal = open();
+        ASSERT_NE(journal, nullptr);
+        open_applier();
+    }
+    void TearDown() override {
+        applier.reset();
+        if (journal) (void)journal->close({});
+        JournalTest::TearDown();
+    }
+    void open_applier() {
+        applier.reset();
+        auto opened = Applier::open({.store = folder.path(),
+                                     .volume = kVolume,
+                                     .on_applied = {},
+                                     .batch_records = batch_records,
+                                     .superfluous = {},
+                                     .on_step = [this]() -> Status {
+                                         if (steps == 0) return make_error(EINTR, "go on: killed");
+                                         --steps;
+                                         return {};
+                                     }});
+        ASSERT_TRUE(opened.ok()) << opened.error().text();
+        applier = std::move(*opened);
+    }
+    void log_model() {
+        for (; logged < model->log().size(); ++logged)
+            std::visit(
+                [&](const auto& op) {
+                    if constexpr (!std::is_same_v<std::decay_t<decltype(op)>, std::monostate>)
+                        last = append(*journal, op);
+                },
+                model->log()[logged].op);
+    }
+    Lsn mark() {
+        log_model();
+        const std::string name = fmt::format("s{}", pictures.size() + gone);
+        last = append(*journal, MarkOp{.name = name, .time = WallTime{5}});
+        pictures[last] = model->picture();
+        return last;
+    }
+    void unmark(Lsn number) {
+        last = append(*journal, UnmarkOp{number});
+        pictures.erase(number);
+        ++gone;
+    }
+    void durable() {
+        log_model();
+        ASSERT_TRUE(journal->make_durable(last).ok());
+    }
+    void apply() {
+        durable();
+        const auto status = applier->run_until(last);
+        ASSERT_TRUE(status.ok()) << status.error().text();
+        ASSERT_EQ(applier->applied(), last);
+    }
+    std::shared_ptr<Past> open_past() {
+        auto past = Past::open(
+            {.store = folder.path(), .volume = kVolume, .scratch = folder.path() + "/scratch"});
+        EXPECT_TRUE(past.ok()) << past.error().text();
+        return past.ok() ? *past : nullptr;
+    }
+    // Every snapshot that has been applied, and was not to be destroyed, is as it was.
+    void expect_past(const std::string& when) {
+        const auto past = open_past();
+        ASSERT_NE(past, nullptr);
+        const auto listed = past->snapshots();
+        ASSERT_TRUE(listed.ok()) << listed.error().text();
+        std::size_t checked = 0;
+        for (const Snapshot& each : *listed) {
+            if (!pictures.contains(each.number)) continue;  // its end is not applied yet
+            auto image = past->image(each.number);
+            ASSERT_TRUE(image.ok()) << image.error().text() << when;
+            ASSERT_EQ(Comparison(**image, pictures[each.number]).run(), "")
+                << when << " snapshot " << each.name << " of " << listed->size();
+            ++checked;
+        }
+        std::size_t wanted = 0;
+        for (const auto& [number, picture] : pictures) wanted += number <= applier->applied();
+        ASSERT_EQ(checked, wanted) << when;
+    }
+
+    std::unique_ptr<Model> model = std::make_unique<Model>(1);
+    std::unique_ptr<Journal> journal;
+    std::unique_ptr<Applier> applier;
+    std::map<Lsn, Model::Picture> pictures;
+    std::size_t gone = 0;
+    std::size_t logged = 0;
+    std::uint64_t batch_records = 200'000;
+    std::uint64_t steps = UINT64_MAX;
+    Lsn last;
+};
+
+std::uint64_t number_from(const char* name, std::uint64_t standard) {
+    const char* text = std::getenv(name);
+    return text == nullptr ? standard : std::strtoull(text, nullptr, 10);
+}
+
+class HistoryModelTest : public HistoryTest, public ::testing::WithParamInterface<int> {};
+
+TEST_P(HistoryModelTest, AnyPastStaysAsItWas) {
+    const std::uint64_t seed =
+        number_from("TWINSPOOL_SEED", 1) + static_cast<std::uint64_t>(GetParam());
+    std::mt19937_64 random{seed * 7919};
+    model = std::make_unique<Model>(seed);
+    batch_records = random() % 3 == 0 ? 20 : 200'000;
+    open_applier();
+    int kills = 0;
+    for (int period = 0; period < 14; ++period) {
+        for (auto stretches = 1 + random() % 3; stretches != 0; --stretches) {
+            if (random() % 5 == 0)
+                model->change_underneath(static_cast<int>(1 + random() % 12));
+            else
+                for (auto left = 1 + random() % 40; left != 0; --left) model->act();
+            if (random() % 2 == 0) mark();
+            if (!pictures.empty() && random() % 4 == 0)
+                unmark(std::next(pictures.begin(),
+                                 static_cast<std::ptrdiff_t>(random() % pictures.size()))
+                           ->first);
+        }
+        durable();
+        const std::string when = fmt::format("seed={} period={}", seed, period);
+        for (bool done = false; !done;) {
+            steps = random() % 2 == 0 ? UINT64_MAX : random() % 120;
+            const auto status = applier->run_until(last);
+            done = status.ok();
+            ASSERT_TRUE(done || status.error().code == EINTR) << status.error().text() << when;
+            steps = UINT64_MAX;
+            kills += done ? 0 : 1;
+            ASSERT_NO_FATAL_FAILURE(expect_past(when + (done ? "" : " killed")));
+            if (!done && random() % 2 == 0) open_applier();
+        }
+        ASSERT_EQ(model->compare(folder.path()), "") << when;
+        if (random() % 2 == 0) {
+            const auto tidied = applier->tidy_up();
+            ASSERT_TRUE(tidied.ok()) << tidied.error().text();
+            ASSERT_NO_FATAL_FAILURE(expect_past(when + " tidied"));
+        }
+    }
+    while (!pictures.empty()) unmark(pictures.begin()->first);
+    apply();
+    ASSERT_TRUE(applier->tidy_up().ok());
+    EXPECT_TRUE(applier->snapshots().empty());
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path() + "/kept")) << "seed=" << seed;
+    std::printf("seed=%lu: %d kills\n", seed, kills);
+}
+
+// The tree changes under a reader all the time; it must never see it.
+TEST_F(HistoryTest, ReadersBesideTheApplierSeeOnlyThePast) {
+    for (int i = 0; i < 60; ++i) model->act();
+    const Lsn number = mark();
+    apply();
+    const auto past = open_past();
+    ASSERT_NE(past, nullptr);
+    const auto image = past->image(number);
+    ASSERT_TRUE(image.ok()) << image.error().text();
+    const Model::Picture picture = pictures[number];
+    std::atomic<bool> ended{false};
+    std::atomic<int> rounds{0};
+    std::vector<std::thread> readers;
+    std::array<std::string, 2> differences;
+    for (auto& difference : differences)
+        readers.emplace_back([&] {
+            while (!ended && difference.empty()) {
+                difference = Comparison(**image, picture).run();
+                ++rounds;
+            }
+        });
+    for (int i = 0; i < 150; ++i) {
+        for (int j = 0; j < 12; ++j) model->act();
+        if (i % 10 == 0) model->change_underneath(5);
+        if (i % 7 == 0) mark();
+        if (i % 11 == 0 && pictures.size() > 2) unmark(std::prev(pictures.end(), 2)->first);
+        apply();
+        ASSERT_TRUE(applier->tidy_up().ok());
+    }
+    ended = true;
+    for (auto& reader : readers) reader.join();
+    for (const auto& difference : differences) EXPECT_EQ(difference, "");
+    EXPECT_GT(rounds, 10);
+    ASSERT_NO_FATAL_FAILURE(expect_past("at the end"));
+}
+
+TEST_F(HistoryTest, ANewFileCostsASnapshotNothing) {
+    for (int i = 0; i < 60; ++i) model->act();
+    mark();
+    apply();
+    const ObjectId directory = model->picture().roots.begin()->second;
+    const auto used = [&] { return applier->snapshots().front().used; };
+    const auto deliver = [&](std::uint64_t id, const std::string& name) {
+        last = append(*journal, CreateOp{.object = ObjectId{id},
+                                         .parent = directory,
+                                         .name = name,
+                                         .attributes = {.mode = S_IFREG | 0600}});
+    };
+    deliver(1'000'000, "first");
+    apply();
+    const auto once = used();  // the directory's own time
+    for (std::uint64_t i = 1; i < 200; ++i) deliver(1'000'000 + i, fmt::format("mail{}", i));
+    apply();
+    EXPECT_EQ(used(), once);
+}
+
+TEST_F(HistoryTest, WhatIsReadIsNotDestroyedUntilNobodyReadsIt) {
+    for (int i = 0; i < 60; ++i) model->act();
+    const Lsn number = mark();
+    const Model::Picture picture = pictures[number];
+    apply();
+    auto past = open_past();
+    auto image = past->image(number);
+    ASSERT_TRUE(image.ok()) << image.error().text();
+    unmark(number);
+    for (int i = 0; i < 60; ++i) model->act();
+    apply();
+    ASSERT_TRUE(applier->tidy_up().ok());
+    EXPECT_TRUE(applier->snapshots().empty()) << "it is not offered any more";
+    EXPECT_EQ(past->image(number).error().code, EBUSY);
+    EXPECT_EQ(Comparison(**image, picture).run(), "");
+    *image = nullptr;
+    ASSERT_TRUE(applier->tidy_up().ok());
+    EXPECT_EQ(past->image(number).error().code, ENOENT);
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path() + "/kept"));
+}
+
+TEST_F(HistoryTest, WhatWasWrittenByTheFirstVersionGoesOn) {
+    // As version 1 wrote it: no life of the object after its type and handle type.
+    std::string text;
+    const auto add = [&](const auto& value) {
+        text.append(reinterpret_cast<const char*>(&value), sizeof value);
+    };
+    add(std::uint32_t{S_IFDIR}), add(std::int32_t{1});
+    add(std::uint64_t{7}), add(std::int64_t{99}), add(std::uint64_t{5});
+    text += "handle";
+    const auto entry = decode_index_entry(text);
+    ASSERT_TRUE(entry.ok()) << entry.error().text();
+    EXPECT_EQ(entry->type, S_IFDIR);
+    EXPECT_EQ(entry->parent, ObjectId{7});
+    EXPECT_EQ(entry->handle.size, 6U);
+    EXPECT_EQ(entry->born, Lsn{});
+    const auto again = decode_index_entry(encode(*entry));
+    ASSERT_TRUE(again.ok());
+    EXPECT_EQ(*again, *entry);
+}
+
+INSTANTIATE_TEST_SUITE_P(Lives, HistoryModelTest,
+                         ::testing::Range(0, static_cast<int>(number_from("TWINSPOOL_LIVES", 30))));
+
+}  // namespace
+}  // namespace twinspool

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Taking and destroying snapshots, as commands do it: for `snapshot` and `destroy`, and for who
+// takes one on the way (restore in place, diff) or destroys many (prune). One thread; as root.
+//
+// A snapshot is taken in this order: what programs have stored through mmap is written back, the
+// standby has applied all before (so that every name is known), the name is free, `before` runs,
+// mark, `after` runs. Nothing is marked if any step before the mark fails; `after` runs whenever
+// `before` was begun.
+#pragma once
+
+#include <string>
+
+#include "replicator/snapshot.h"
+#include "tools/complaint.h"
+#include "tools/paths.h"
+#include "tools/point.h"
+
+namespace twinspool {
+
+struct Taken {
+    std::string name;
+    Lsn lsn;
+    WallTime time{};
+    Nanoseconds pause{};              // the longest that changes were held up
+    bool incomplete = false;          // not everything was on the standby, or told to it
+    ExitCode code = ExitCode::kDone;  // kFailed: `after` failed; a warning has been printed
+};
+
+struct SnapshotOptions {
+    enum class Hooks : std::uint8_t { kRun, kSkip };
+    enum class WhenIncomplete : std::uint8_t { kRefuse, kTake };
+    Hooks hooks = Hooks::kRun;
+    WhenIncomplete when_incomplete = WhenIncomplete::kRefuse;
+};
+
+// Durable on both sides when it returns. The caller holds the volume's lock (lock_volume()), so
+// that of several with one name only the first succeeds.
+Outcome<Taken> take_snapshot(const VolumePaths& paths, const std::string& name,
+                             const SnapshotOptions& options);
+
+// Refused while somebody reads it (mounted, being restored or compared), and while the volume is
+// down. Gone from the list when it returns.
+Verdict destroy_snapshot(const OpenPast& past, const Snapshot& snapshot);
+
+// RFC 3339, UTC, to the second.
+std::string spell_time(WallTime time);
+
+}  // namespace twinspool
