@@ -123,6 +123,9 @@ Status Receiver::greet(LinkTransport& transport) {
 // record 1), so dying anywhere in here leaves nothing that could be taken for a good copy.
 Status Receiver::start_over(const Welcome& welcome) {
     spdlog::info("standby {}: starting over at record {}", store_.path, welcome.start_lsn);
+    if (const auto snapshots = applier_->snapshots(); !snapshots.empty())
+        spdlog::error("standby {}: its {} snapshots are lost, from {} to {}", store_.path,
+                      snapshots.size(), snapshots.front().name, snapshots.back().name);
     applier_.reset();
     TS_ASSIGN(const auto segments, list_segments(store_.journal()));
     for (const SegmentName& segment : segments)
