@@ -33,6 +33,10 @@ struct CommandLine {
     ListArguments list;
     DestroyArguments destroy;
     PruneArguments prune;
+    RestoreArguments restore;
+    DiffArguments diff;
+    LogArguments log;
+    std::string second;  // an argument that may be left out
     std::vector<std::string> files;
     DaemonArguments daemon;
     ViewArguments view;
@@ -155,6 +159,60 @@ void add_snapshots(CLI::App& app, CommandLine& line) {
     prune->add_flag("--dry-run", line.prune.dry_run, "Only says what would be done");
 }
 
+std::optional<std::string> if_given(const std::string& text) {
+    return text.empty() ? std::nullopt : std::optional{text};
+}
+
+void add_restore(CLI::App& app, CommandLine& line) {
+    CLI::App* restore = command(
+        app, line, "restore",
+        "Brings back a snapshot, or one object of it with all below it: to a new place, where "
+        "nothing is overwritten, or in place. In place, everything there ends as in the snapshot, "
+        "also what was not there then: it goes. Stop the services that use that part; the rest of "
+        "the volume keeps running. A snapshot before-restore-... is taken first",
+        "twinspool restore mail@monday:/var/spool/mail/bob /var/spool/mail/bob.monday\n"
+        "  twinspool restore mail@monday:/var/spool/mail/bob --in-place --dry-run",
+        [&line] {
+            line.restore.destination = if_given(line.second);
+            return run_restore(line.restore);
+        });
+    restore->add_option("VOLUME@NAME[:/PATH]", line.restore.point, "What is to be brought back")
+        ->required();
+    restore->add_option("DEST", line.second,
+                        "What it becomes; or a directory: it becomes an entry there. A whole "
+                        "snapshot: a new or empty directory");
+    restore->add_flag("--in-place", line.restore.in_place, "Over the running volume");
+    restore->add_flag("--dry-run", line.restore.dry_run,
+                      "Only lists what would be made (+), removed (-) and changed (M)");
+
+    command(app, line, "export", "Writes a snapshot, or a part of it, as a tar to standard output",
+            "twinspool export mail@monday:/var/spool/mail/bob | tar -x --xattrs --acls -C /tmp",
+            [&line] { return run_export(line.restore.point); })
+        ->add_option("VOLUME@NAME[:/PATH]", line.restore.point, "What is to be written")
+        ->required();
+}
+
+void add_comparison(CLI::App& app, CommandLine& line) {
+    CLI::App* diff = command(
+        app, line, "diff",
+        "Lists what was created (+), deleted (-), renamed (R) and changed (M) between two "
+        "snapshots, or since one; exit code 0 whether or not anything was. The volume as it is now "
+        "is looked at through a snapshot diff-temporary-..., which goes at the end",
+        "twinspool diff mail@monday mail@tuesday", [&line] {
+            line.diff.after = if_given(line.second);
+            return run_diff(line.diff);
+        });
+    diff->add_option("VOLUME@A", line.diff.before, "The earlier one")->required();
+    diff->add_option("VOLUME@B", line.second, "The later one; as it is now if left out");
+    diff->add_flag("--json", line.diff.json, "For programs");
+
+    CLI::App* log =
+        command(app, line, "log", "Lists the snapshots in which a path is not as in the one before",
+                "twinspool log mail:/var/spool/mail/bob", [&line] { return run_log(line.log); });
+    log->add_option("VOLUME:/PATH", line.log.point, "As programs see it")->required();
+    log->add_flag("--json", line.log.json, "For programs");
+}
+
 void add_tools(CLI::App& app, CommandLine& line) {
     CLI::App* standby =
         command(app, line, "standby", "Works on the standby of a volume that is down",
@@ -256,6 +314,8 @@ int run_command_line(int argc, char** argv) {
     add_observation(app, line);
     add_views(app, line);
     add_snapshots(app, line);
+    add_restore(app, line);
+    add_comparison(app, line);
     add_tools(app, line);
     add_hidden(app, line);
     return parse_and_run(app, line, argc, argv);

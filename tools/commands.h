@@ -88,6 +88,29 @@ struct PruneArguments {
 };
 Outcome<ExitCode> run_prune(const PruneArguments& arguments);
 
+struct RestoreArguments {
+    std::string point;
+    std::optional<std::string> destination;
+    bool in_place = false;
+    bool dry_run = false;
+};
+Outcome<ExitCode> run_restore(const RestoreArguments& arguments);
+
+struct DiffArguments {
+    std::string before;
+    std::optional<std::string> after;
+    bool json = false;
+};
+Outcome<ExitCode> run_diff(const DiffArguments& arguments);
+
+struct LogArguments {
+    std::string point;
+    bool json = false;
+};
+Outcome<ExitCode> run_log(const LogArguments& arguments);
+
+Outcome<ExitCode> run_export(const std::string& point);
+
 Outcome<ExitCode> run_journal_dump(const std::vector<std::string>& files);
 
 Outcome<ExitCode> run_fault_points();

@@ -28,6 +28,7 @@ ONLY_IN = {
         "fuse/view_fs",
     },
     r"rocksdb/.*": {"replicator/database"},
+    r"archive\.h|archive_entry\.h": {"replicator/export.cc"},
     r"CLI/.*|CLI11\.hpp": {"tools/"},
     r"toml\+\+/.*": {"tools/"},
 }
