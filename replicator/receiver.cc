@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "journal/clock.h"
 #include "journal/fault.h"
 #include "journal/frame.h"
 
@@ -60,8 +61,17 @@ Status Receiver::open_applier() {
         (void)ack();
         (void)say_trouble();
     };
-    TS_ASSIGN(applier_,
-              Applier::open({.store = store_.path, .volume = store_.volume, .on_applied = tell}));
+    const auto may_go = [keep = store_.keep](const std::vector<Snapshot>& snapshots) {
+        std::vector<Lsn> numbers;
+        if (keep)
+            for (const Snapshot& each : superfluous(snapshots, *keep, wall_time()))
+                numbers.push_back(each.number);
+        return numbers;
+    };
+    TS_ASSIGN(applier_, Applier::open({.store = store_.path,
+                                       .volume = store_.volume,
+                                       .on_applied = tell,
+                                       .superfluous = may_go}));
     return {};
 }
 
