@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "journal/clock.h"
 #include "journal/fault.h"
 #include "journal/frame.h"
 
@@ -30,6 +31,15 @@ Result<Fd> lock_store(const std::string& path) {
         std::this_thread::sleep_for(std::chrono::milliseconds{10});
     }
     return fd;
+}
+
+std::vector<Lsn> superfluous_now(const std::vector<Snapshot>& snapshots,
+                                 const std::optional<RetentionRule>& keep) {
+    std::vector<Lsn> numbers;
+    if (!keep) return numbers;
+    for (const Snapshot& each : superfluous(snapshots, *keep, wall_time()))
+        numbers.push_back(each.number);
+    return numbers;
 }
 
 }  // namespace
@@ -60,8 +70,13 @@ Status Receiver::open_applier() {
         (void)ack();
         (void)say_trouble();
     };
-    TS_ASSIGN(applier_,
-              Applier::open({.store = store_.path, .volume = store_.volume, .on_applied = tell}));
+    const auto may_go = [this](const std::vector<Snapshot>& snapshots) {
+        return superfluous_now(snapshots, store_.keep);
+    };
+    TS_ASSIGN(applier_, Applier::open({.store = store_.path,
+                                       .volume = store_.volume,
+                                       .on_applied = tell,
+                                       .superfluous = may_go}));
     return {};
 }
 
