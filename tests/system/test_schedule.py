@@ -180,7 +180,7 @@ def test_why_one_fails_is_said_once(scheduled, fresh):
     shown = volume.run("status", volume.name, check=(0, 3)).out
     assert re.search(r"^ +trouble .*broken", shown, re.M), shown
     time.sleep(3)
-    complaint = re.compile(r"\[error\] scheduled snapshot frequent-\S+: .*broken")
+    complaint = re.compile(r" error: scheduled snapshot frequent-\S+: .*broken")
     assert len(complaint.findall(volume.log())) == 1, volume.log()
     assert images.listed(volume) == {}
     switch.touch()
