@@ -149,7 +149,10 @@ Journal::~Journal() {
 }
 
 bool Journal::try_take_credit(std::size_t bytes) { return parts_->filling->try_take_credit(bytes); }
-bool Journal::take_credit(std::size_t bytes) { return parts_->filling->take_credit(bytes); }
+// Who has heard of the failure gets no more credit, although the writer may just be taking it away.
+bool Journal::take_credit(std::size_t bytes) {
+    return failure() == 0 && parts_->filling->take_credit(bytes);
+}
 void Journal::give_credit(std::size_t bytes) { parts_->filling->give_credit(bytes); }
 void Journal::when_credit(std::function<void()> resume) {
     parts_->filling->when_credit(std::move(resume));

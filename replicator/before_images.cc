@@ -25,6 +25,40 @@ Result<std::optional<Fd>> open_known(const Tree& tree, const IndexEntry& entry, 
     return std::optional{std::move(*fd)};
 }
 
+// Where a file has data; remembers what it found last.
+class DataFinder {
+   public:
+    explicit DataFinder(int fd) : fd_(fd) {}
+    // Asked in ascending order.
+    bool is_hole(std::uint64_t begin, std::uint64_t end) {
+        if (begin >= hole_) {
+            data_ = find(begin, SEEK_DATA);
+            hole_ = data_ == UINT64_MAX ? UINT64_MAX : find(data_, SEEK_HOLE);
+        }
+        return end <= data_;
+    }
+
+   private:
+    [[nodiscard]] std::uint64_t find(std::uint64_t from, int what) const {
+        const off_t found = ::lseek(fd_, static_cast<off_t>(from), what);
+        return found < 0 ? UINT64_MAX : static_cast<std::uint64_t>(found);
+    }
+    int fd_;
+    std::uint64_t data_ = 0;
+    std::uint64_t hole_ = 0;
+};
+
+// What of a block is holes; `length`: of it that is in the file.
+std::uint8_t holes_in(DataFinder& finder, std::uint64_t offset, std::uint64_t length) {
+    unsigned holes = 0;
+    for (unsigned part = 0; part < kHistoryBlockBytes / kHolePartBytes; ++part) {
+        const std::uint64_t begin = part * kHolePartBytes;
+        const std::uint64_t end = std::min(begin + kHolePartBytes, length);
+        if (begin >= length || finder.is_hole(offset + begin, offset + end)) holes |= 1U << part;
+    }
+    return static_cast<std::uint8_t>(holes);
+}
+
 }  // namespace
 
 Result<std::optional<BeforeImages::Known>> BeforeImages::in_snapshot(ObjectId id) {
@@ -273,25 +307,21 @@ Status BeforeImages::save_blocks(const Known& file, int fd, std::uint64_t first,
     for (range.first(); range.valid(); range.next())
         newest[keys::block_of(range.key())] = keys::number_at_end(range.key());
     TS_TRY(range.status());
-    std::uint64_t data = 0;  // no data stands between where we are and here
+    DataFinder finder{fd};
     std::array<char, kHistoryBlockBytes> bytes;
     for (std::uint64_t block = first; block < end; ++block) {
         const auto before = newest.find(block);
         if (before != newest.end() && before->second >= newest_) continue;
         const std::uint64_t offset = block * kHistoryBlockBytes;
         const std::uint64_t length = std::min(kHistoryBlockBytes, size - offset);
-        if (data <= offset) {
-            const off_t found = ::lseek(fd, static_cast<off_t>(offset), SEEK_DATA);
-            data = found < 0 ? UINT64_MAX : static_cast<std::uint64_t>(found);
+        BlockImage image{.after = file.entry.born, .holes = holes_in(finder, offset, length)};
+        if (before != newest.end()) image.after = std::max(image.after, before->second);
+        if (image.holes != 0xff) {
+            const ssize_t got = ::pread(fd, bytes.data(), length, static_cast<off_t>(offset));
+            if (got < 0) return last_error("read {} bytes at {}", length, offset);
+            image.bytes = {bytes.data(), static_cast<std::size_t>(got)};
         }
-        ssize_t got = 0;
-        if (data < offset + length)
-            got = ::pread(fd, bytes.data(), length, static_cast<off_t>(offset));
-        if (got < 0) return last_error("read {} bytes at {}", length, offset);
-        const Lsn after =
-            std::max(before == newest.end() ? Lsn{} : before->second, file.entry.born);
-        TS_TRY(put(keys::block(file.id, block), after,
-                   encode_block(after, {bytes.data(), static_cast<std::size_t>(got)})));
+        TS_TRY(put(keys::block(file.id, block), image.after, encode(image)));
     }
     return {};
 }

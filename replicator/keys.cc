@@ -324,17 +324,21 @@ Result<EntryImage> decode_entry(std::string_view text) {
     return image;
 }
 
-std::string encode_block(Lsn after, std::string_view bytes) {
+std::string encode(const BlockImage& image) {
     std::string text;
-    append(text, after.value);
-    return text.append(bytes);
+    append(text, image.after.value);
+    append(text, image.holes);
+    return text.append(image.bytes);
 }
 
-Result<std::string_view> bytes_of_block(std::string_view text) {
-    if (text.size() < sizeof(std::uint64_t) ||
-        text.size() > sizeof(std::uint64_t) + kHistoryBlockBytes)
-        return damaged("a block");
-    return text.substr(sizeof(std::uint64_t));
+Result<BlockImage> decode_block(std::string_view text) {
+    Taker taker{text};
+    BlockImage image;
+    image.after = Lsn{taker.take<std::uint64_t>()};
+    image.holes = taker.take<std::uint8_t>();
+    image.bytes = taker.rest();
+    if (!taker.ok() || image.bytes.size() > kHistoryBlockBytes) return damaged("a block");
+    return image;
 }
 
 std::string encode(const Totals& totals) {

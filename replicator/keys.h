@@ -8,7 +8,7 @@
 //            'r' path                               → object: a directory of the volume
 //            's' number                             → SnapshotRecord
 //   history  'a' object number                      → after, attributes, xattrs
-//            'b' object block number                → after, bytes (none: a hole)
+//            'b' object block number                → after, holes, bytes
 //            'e' directory name 0 number            → after, object (0: no such name)
 //            'n' upto after key                     → nothing: the entries above, by their span
 //            't' upto after                         → Totals of that span
@@ -37,6 +37,9 @@ namespace twinspool {
 inline constexpr std::string_view kStateKey = "state";
 inline constexpr std::string_view kBegunKey = "begun";
 inline constexpr std::uint64_t kHistoryBlockBytes = 8192;
+// A hole ends between parts: no file system has smaller blocks. A bit for each part.
+inline constexpr std::uint64_t kHolePartBytes = 1024;
+static_assert(kHistoryBlockBytes == 8 * kHolePartBytes);
 
 // The snapshots that something was kept for.
 struct Span {
@@ -127,9 +130,14 @@ std::string encode(const AttributesImage& image);
 Result<AttributesImage> decode_attributes(std::string_view text);
 std::string encode(const EntryImage& image);
 Result<EntryImage> decode_entry(std::string_view text);
-// A block's bytes follow its `after`.
-std::string encode_block(Lsn after, std::string_view bytes);
-Result<std::string_view> bytes_of_block(std::string_view text);
+// A block as it was; bytes beyond those that there are were zeros, or beyond the end of the file.
+struct BlockImage {
+    Lsn after;
+    std::uint8_t holes = 0;  // bit i: part i is a hole
+    std::string_view bytes;  // borrowed
+};
+std::string encode(const BlockImage& image);
+Result<BlockImage> decode_block(std::string_view text);
 std::string encode(const Totals& totals);
 Result<Totals> decode_totals(std::string_view text);
 

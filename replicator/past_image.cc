@@ -267,7 +267,8 @@ Status PastImage::overlay_blocks(ObjectId file, std::uint64_t offset,
         const std::uint64_t block = keys::block_of(range.key());
         if (keys::number_at_end(range.key()) < number() || block == decided) continue;
         decided = block;
-        TS_ASSIGN(const std::string_view bytes, bytes_of_block(range.value()));
+        TS_ASSIGN(const BlockImage image, decode_block(range.value()));
+        const std::string_view bytes = image.bytes;
         const std::uint64_t begin = block * kHistoryBlockBytes;
         const std::uint64_t from = std::max(begin, offset);
         const std::uint64_t end = std::min(begin + kHistoryBlockBytes, stop);
@@ -287,11 +288,26 @@ Result<PastImage::KeptBlock> PastImage::next_kept_block(ObjectId file, std::uint
         source_->database().range(Family::kHistory, keys::block(file, block), keys::end_of(prefix));
     for (range.first(); range.valid(); range.next()) {
         if (keys::number_at_end(range.key()) < number()) continue;
-        TS_ASSIGN(const std::string_view bytes, bytes_of_block(range.value()));
-        return KeptBlock{.block = keys::block_of(range.key()), .hole = bytes.empty()};
+        TS_ASSIGN(const BlockImage image, decode_block(range.value()));
+        return KeptBlock{.block = keys::block_of(range.key()), .holes = image.holes};
     }
     TS_TRY(range.status());
     return KeptBlock{};
+}
+
+// The first data at or after `offset`, which is in this block.
+std::optional<ImageRange> PastImage::data_in_block(const KeptBlock& kept, std::uint64_t offset,
+                                                   std::uint64_t size) {
+    const std::uint64_t begin = kept.block * kHistoryBlockBytes;
+    constexpr std::uint64_t kParts = kHistoryBlockBytes / kHolePartBytes;
+    const auto is_hole = [&](std::uint64_t part) { return (kept.holes >> part & 1U) != 0; };
+    std::uint64_t part = (offset - begin) / kHolePartBytes;
+    while (part < kParts && is_hole(part)) ++part;
+    const std::uint64_t from = std::max(offset, begin + part * kHolePartBytes);
+    while (part < kParts && !is_hole(part)) ++part;
+    const std::uint64_t end = std::min(begin + part * kHolePartBytes, size);
+    if (from >= end) return std::nullopt;
+    return ImageRange{.offset = from, .length = end - from};
 }
 
 Result<std::optional<ImageRange>> PastImage::next_data(ObjectId file, std::uint64_t offset) {
@@ -305,9 +321,9 @@ Result<std::optional<ImageRange>> PastImage::next_data(ObjectId file, std::uint6
         const std::uint64_t block = offset / kHistoryBlockBytes;
         TS_ASSIGN(const KeptBlock next, next_kept_block(file, block));
         if (next.block == block) {
-            const std::uint64_t end = std::min((block + 1) * kHistoryBlockBytes, size);
-            if (!next.hole) return std::optional{ImageRange{offset, end - offset}};
-            offset = end;
+            const auto range = data_in_block(next, offset, size);
+            if (range) return range;
+            offset = (block + 1) * kHistoryBlockBytes;
             continue;
         }
         const std::uint64_t limit =

@@ -79,8 +79,10 @@ class PastImage final : public Image {
     // The first block from this one on that history has.
     struct KeptBlock {
         std::uint64_t block = UINT64_MAX;
-        bool hole = false;
+        std::uint8_t holes = 0;
     };
+    static std::optional<ImageRange> data_in_block(const KeptBlock& kept, std::uint64_t offset,
+                                                   std::uint64_t size);
     Result<KeptBlock> next_kept_block(ObjectId file, std::uint64_t block) const;
     Result<std::uint64_t> size_of(ObjectId file);
     std::shared_ptr<const Entries> remembered(ObjectId directory);

@@ -33,15 +33,6 @@ Result<Fd> lock_store(const std::string& path) {
     return fd;
 }
 
-std::vector<Lsn> superfluous_now(const std::vector<Snapshot>& snapshots,
-                                 const std::optional<RetentionRule>& keep) {
-    std::vector<Lsn> numbers;
-    if (!keep) return numbers;
-    for (const Snapshot& each : superfluous(snapshots, *keep, wall_time()))
-        numbers.push_back(each.number);
-    return numbers;
-}
-
 }  // namespace
 
 Receiver::Receiver(const StandbyStore& store, Fd lock) : store_(store), lock_(std::move(lock)) {}
@@ -70,8 +61,12 @@ Status Receiver::open_applier() {
         (void)ack();
         (void)say_trouble();
     };
-    const auto may_go = [this](const std::vector<Snapshot>& snapshots) {
-        return superfluous_now(snapshots, store_.keep);
+    const auto may_go = [keep = store_.keep](const std::vector<Snapshot>& snapshots) {
+        std::vector<Lsn> numbers;
+        if (keep)
+            for (const Snapshot& each : superfluous(snapshots, *keep, wall_time()))
+                numbers.push_back(each.number);
+        return numbers;
     };
     TS_ASSIGN(applier_, Applier::open({.store = store_.path,
                                        .volume = store_.volume,

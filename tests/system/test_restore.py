@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What comes back from a snapshot: in a new place, in place under load, and undone; and what is said
+of it: diff, log, export.
+"""
+import json
+import os
+import signal
+import subprocess
+import time
+
+import images
+import machine
+import pytest
+from load import Load
+from volume import PROGRAM
+
+
+def fill(home):
+    """One of each kind, in the manner of a mailbox."""
+    home.mkdir()
+    (home / "mail").mkdir()
+    for number in range(20):
+        (home / f"mail/{number}").write_bytes(f"message {number}\n".encode() * 50)
+    os.link(home / "mail/3", home / "link")
+    os.symlink("mail/4", home / "symlink")
+    os.mkfifo(home / "fifo")
+    os.mknod(home / "device", 0o020600, os.makedev(1, 3))
+    with open(home / "sparse", "wb") as file:
+        file.write(b"head")
+        file.seek(1 << 20)
+        file.write(b"tail")
+    os.setxattr(home / "mail/5", "user.flag", b"seen")
+    subprocess.run(["setfacl", "-m", "u:8:rw", home / "mail/6"], check=True)
+    os.chown(home / "mail/7", 8, 12)
+    os.chmod(home / "mail/7", 0o4750)
+    os.utime(home / "mail/8", ns=(10**18, 10**18 + 7))
+    (home / os.fsdecode(b"odd \xff\n name")).write_text("odd")
+    return home
+
+
+def change(home):
+    (home / "mail/0").unlink()
+    (home / "mail/1").write_text("changed")
+    os.rename(home / "mail/2", home / "moved")
+    (home / "new").mkdir()
+    (home / "new/file").write_text("new")
+    os.chmod(home / "mail/9", 0o600)
+    os.truncate(home / "sparse", 3)
+    (home / "symlink").unlink()
+    (home / "symlink").write_text("a file now")
+    os.rename(home / "mail/10", home / "mail/11")
+
+
+def copy(source, target):
+    subprocess.run(["cp", "-a", source, target], check=True)
+    return target
+
+
+@pytest.fixture
+def mailbox(volume):
+    """A volume with a mailbox in a snapshot `monday`, changed since; and a copy of it as it was."""
+    home = fill(volume.dir / "anna")
+    (volume.dir / "other").write_text("other")
+    images.take(volume, "monday")
+    volume.before = copy(home, volume.base / "before")
+    change(home)
+    volume.home = home
+    return volume
+
+
+def at(volume, path, name="monday"):
+    return f"{volume.name}@{name}:{path}"
+
+
+def test_a_mailbox_comes_back_in_a_new_place(mailbox):
+    done = mailbox.run("restore", at(mailbox, mailbox.home), mailbox.base / "back")
+    assert "read back" in done.out
+    assert images.differences(mailbox.before, mailbox.base / "back") == []
+
+
+def test_it_becomes_an_entry_of_a_directory(mailbox):
+    (mailbox.base / "into").mkdir()
+    mailbox.run("restore", at(mailbox, mailbox.home), mailbox.base / "into")
+    assert images.differences(mailbox.before, mailbox.base / "into/anna") == []
+    mailbox.run("restore", at(mailbox, mailbox.home / "mail/1"), f"{mailbox.base}/into/")
+    assert (mailbox.base / "into/1").read_bytes() == (mailbox.before / "mail/1").read_bytes()
+
+
+def test_it_may_come_back_into_the_volume(mailbox):
+    mailbox.run("restore", at(mailbox, mailbox.home), mailbox.dir / "anna.monday")
+    assert images.differences(mailbox.before, mailbox.dir / "anna.monday") == []
+    mailbox.assert_equal()
+
+
+def test_the_whole_has_full_paths(mailbox):
+    mailbox.run("restore", f"{mailbox.name}@monday", mailbox.base / "whole")
+    there = mailbox.base / "whole" / str(mailbox.dir).lstrip("/")
+    assert images.differences(mailbox.before, there / "anna") == []
+    assert (there / "other").read_text() == "other"
+
+
+def test_in_place_it_is_as_it_was_and_can_be_undone(mailbox):
+    now = copy(mailbox.home, mailbox.base / "now")
+    dry = mailbox.run("restore", at(mailbox, mailbox.home), "--in-place", "--dry-run")
+    assert images.differences(now, mailbox.home) == [], "a dry run changes nothing"
+    assert f"- {mailbox.home}/new" in dry.out and f"+ {mailbox.home}/mail/0" in dry.out
+    done = mailbox.run("restore", at(mailbox, mailbox.home), "--in-place")
+    assert images.differences(mailbox.before, mailbox.home) == []
+    mailbox.assert_equal()
+    (undo,) = [name for name in images.listed(mailbox) if name.startswith("before-restore-")]
+    assert undo in done.out
+    mailbox.run("restore", at(mailbox, mailbox.home, undo), "--in-place")
+    assert images.differences(now, mailbox.home) == []
+    mailbox.assert_equal()
+    again = mailbox.run("restore", at(mailbox, mailbox.home, undo), "--in-place", "--dry-run")
+    assert again.out.startswith("0 would be made, 0 changed, 0 removed"), again.out
+
+
+@pytest.mark.slow
+def test_in_place_while_the_rest_keeps_running(mailbox, fresh):
+    """Fails if the restore holds up, or touches, what it is not about."""
+    load = Load(mailbox, fresh(), "restore").start()
+    try:
+        for _ in range(3):
+            mailbox.run("restore", at(mailbox, mailbox.home), "--in-place")
+            assert images.differences(mailbox.before, mailbox.home) == []
+            before = load.steps
+            change(mailbox.home)
+            time.sleep(0.5)
+            assert load.steps > before
+            assert images.differences(mailbox.before, mailbox.home) != []
+        load.stop()
+        load.settle()
+    finally:
+        load.close()
+    mailbox.assert_equal()
+
+
+def test_one_file_comes_back_in_place(mailbox):
+    path = mailbox.home / "mail/1"
+    mailbox.run("restore", at(mailbox, path), "--in-place")
+    assert path.read_bytes() == (mailbox.before / "mail/1").read_bytes()
+    assert (mailbox.home / "new/file").read_text() == "new"
+    mailbox.run("restore", at(mailbox, mailbox.home / "mail/0"), "--in-place")
+    assert (mailbox.home / "mail/0").read_bytes() == (mailbox.before / "mail/0").read_bytes()
+
+
+def test_the_whole_in_place(make_volume):
+    volume = make_volume(directories=("one", "two")).start()
+    for directory in volume.directories:
+        fill(directory / "anna")
+    images.take(volume, "monday")
+    before = [copy(each, volume.base / f"before{i}") for i, each in enumerate(volume.directories)]
+    for directory in volume.directories:
+        change(directory / "anna")
+        (directory / "extra").write_text("goes")
+    volume.run("restore", "vol@monday", "--in-place")
+    for was, directory in zip(before, volume.directories):
+        assert images.differences(was, directory) == []
+    volume.assert_equal()
+
+
+@pytest.mark.parametrize(
+    "arguments, code, says",
+    [
+        (["vol@never", "{base}/x"], 2, "no snapshot"),
+        (["vol@monday"], 2, "either a destination or --in-place"),
+        (["vol@monday", "{base}/x", "--in-place"], 2, "either a destination or --in-place"),
+        (["vol@monday:/nowhere", "{base}/x"], 2, "/nowhere"),
+        (["vol@monday:{dir}/anna", "{base}/before/mail/1"], 2, "nothing is overwritten"),
+        (["vol@monday:{dir}/anna", "{base}/missing/x"], 2, "not there"),
+        (["vol@monday", "{base}/before"], 2, ""),
+        (["vol@monday", "{dir}/whole"], 2, "its own volume"),
+        (["vol@monday", "{base}/standby/tree/x"], 2, "Twinspool's own"),
+        (["vol@2026-11-22T09:14:03", "{base}/x"], 2, ""),
+    ],
+)
+def test_what_is_refused_changes_nothing(mailbox, arguments, code, says):
+    filled = [each.format(base=mailbox.base, dir=mailbox.dir) for each in arguments]
+    done = mailbox.run("restore", *filled, check=code)
+    assert says in done.err and done.err.count("\n") == 1, done
+    assert not (mailbox.base / "x").exists()
+    assert list(images.listed(mailbox)) == ["monday"]
+
+
+def test_without_the_daemon_only_a_new_place(mailbox):
+    mailbox.down()
+    assert "down" in mailbox.run("restore", "vol@monday", "--in-place", check=1).err
+    mailbox.run("restore", at(mailbox, mailbox.home), mailbox.base / "back")
+    assert images.differences(mailbox.before, mailbox.base / "back") == []
+
+
+def test_interrupted_it_says_so_and_the_same_command_completes_it(mailbox):
+    many = mailbox.dir / "many"
+    many.mkdir()
+    for number in range(6000):
+        (many / str(number)).write_bytes(b"x" * 3000)
+    images.take(mailbox, "many")
+    before = copy(many, mailbox.base / "many before")
+    for number in range(6000):
+        (many / str(number)).unlink()
+    command = [PROGRAM, "restore", at(mailbox, many, "many"), "--in-place"]
+    environment = dict(os.environ, TWINSPOOL_ROOT=str(mailbox.root))
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, cwd="/", text=True)
+    deadline = time.monotonic() + 60
+    while len(os.listdir(many)) < 20 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "interrupted" in said, said
+    mailbox.run("restore", at(mailbox, many, "many"), "--in-place", timeout=120)
+    assert images.differences(before, many) == []
+    mailbox.assert_equal()
+
+
+def test_diff_says_what_changed(mailbox):
+    rows = json.loads(mailbox.run("diff", "vol@monday", "--json").out)
+    found = {(row["change"], row["path"]) for row in rows}
+    home = str(mailbox.home)
+    assert ("created", f"{home}/new/file") in found
+    assert ("deleted", f"{home}/mail/0") in found
+    assert ("changed", f"{home}/mail/1") in found
+    assert ("renamed", f"{home}/moved") in found
+    assert not any(path.endswith("/mail/12") or path.endswith("/other") for _, path in found)
+    assert list(images.listed(mailbox)) == ["monday"], "the one it was compared with is gone"
+    images.take(mailbox, "tuesday")
+    assert json.loads(mailbox.run("diff", "vol@monday", "vol@tuesday", "--json").out) == rows
+    assert json.loads(mailbox.run("diff", "vol@tuesday", "vol@tuesday", "--json").out) == []
+    mailbox.run("diff", "vol@monday", "vol@never", check=2)
+    mailbox.run("diff", "vol@monday", "other@tuesday", check=2)
+
+
+def test_log_says_in_which_snapshots_a_file_differs(mailbox):
+    path = mailbox.home / "mail/1"
+    images.take(mailbox, "tuesday")
+    images.take(mailbox, "wednesday")
+    path.unlink()
+    images.take(mailbox, "thursday")
+    rows = json.loads(mailbox.run("log", f"vol:{path}", "--json").out)
+    assert [(row["name"], row["change"]) for row in rows] == [
+        ("monday", "created"),
+        ("tuesday", "changed"),
+        ("thursday", "removed"),
+    ], rows
+    mailbox.run("log", "vol:relative", check=2)
+
+
+def test_export_is_a_tar_that_others_read(mailbox):
+    (mailbox.base / "tar").mkdir()
+    environment = dict(os.environ, TWINSPOOL_ROOT=str(mailbox.root))
+    with subprocess.Popen(
+        [PROGRAM, "export", at(mailbox, mailbox.home)], stdout=subprocess.PIPE, env=environment
+    ) as export:
+        subprocess.run(
+            ["tar", "-x", "--xattrs", "--xattrs-include=*", "--acls", "-C", mailbox.base / "tar"],
+            stdin=export.stdout,
+            check=True,
+        )
+    assert export.returncode == 0
+    assert images.differences(mailbox.before, mailbox.base / "tar/anna") == []
+    whole = mailbox.base / "whole.tar"
+    with open(whole, "wb") as out:
+        subprocess.run([PROGRAM, "export", "vol@monday"], stdout=out, env=environment, check=True)
+    names = subprocess.run(["tar", "-tf", whole], capture_output=True, text=True, check=True).stdout
+    assert f"{str(mailbox.home)[1:]}/mail/4\n" in names
+    assert machine.alive(os.getpid())
