@@ -40,6 +40,12 @@ void lower_priority() {
     (void)::syscall(SYS_ioprio_set, kWhoProcess, 0, kBestEffort | kLowest);
 }
 
+// The space changes with almost all that is applied.
+bool same_but_for_space(const Snapshot& one, Snapshot other) {
+    other.used = one.used;
+    return one == other;
+}
+
 }  // namespace
 
 Status reset_store(const std::string& store) {
@@ -157,9 +163,10 @@ std::uint64_t Applier::snapshots_version() const {
 void Applier::publish_snapshots() {
     auto now = history_->snapshots();
     const std::lock_guard lock{mutex_};
-    if (now == snapshots_) return;
+    const bool changed = !std::equal(now.begin(), now.end(), snapshots_.begin(), snapshots_.end(),
+                                     same_but_for_space);
     snapshots_ = std::move(now);
-    ++snapshots_version_;
+    if (changed) ++snapshots_version_;
 }
 
 void Applier::run() {

@@ -79,7 +79,8 @@ class Applier {
     }
     // Of the last attempt.
     [[nodiscard]] Status error() const;
-    // As of the last commit, oldest first; and a counter that rises when the list has changed.
+    // As of the last commit, oldest first; and a counter that rises when more of the list has
+    // changed than the space.
     [[nodiscard]] std::vector<Snapshot> snapshots() const;
     [[nodiscard]] std::uint64_t snapshots_version() const;
     // In the caller's thread: removes all that no snapshot needs, as far as nobody reads it.
