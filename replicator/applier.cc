@@ -67,6 +67,7 @@ Result<std::unique_ptr<Applier>> Applier::open(ApplierOptions options) {
     const auto& store = applier->options_.store;
     TS_ASSIGN(const bool interrupted, reset_interrupted(store));
     if (interrupted) TS_TRY(reset_store(store));
+    History::drop_ballast_if_full(store);
     TS_ASSIGN(applier->tree_, Tree::open(store, {.on_step = applier->options_.on_step}));
     TS_ASSIGN(auto progress, Progress::open(store, Progress::Role::kOwner));
     applier->progress_.emplace(std::move(progress));
@@ -325,7 +326,7 @@ Status Applier::read_batch(Delta& delta, Position& end, Lsn limit) {
 // A full disk costs the snapshots their history, not the replica its next change.
 Status Applier::keep_and_apply(const Delta& delta, const Position& end) {
     // Giving up has come half-way, or has to begin.
-    if (!database_->has_history() || disk_is_nearly_full()) TS_TRY(make_room());
+    if (!database_->has_history() || disk_is_nearly_full(delta.bytes())) TS_TRY(make_room());
     const Status status = apply_delta(delta, end);
     if (status.ok() || status.error().code != ENOSPC || catalogue_->newest_kept() == Lsn{})
         return status;
@@ -335,13 +336,15 @@ Status Applier::keep_and_apply(const Delta& delta, const Position& end) {
     return apply_delta(delta, end);
 }
 
-bool Applier::disk_is_nearly_full() const {
+// `coming`: what is about to be written to the tree; as much again may have to be kept, twice,
+// until the database has it in its files, and the journal needs room beside both.
+bool Applier::disk_is_nearly_full(std::uint64_t coming) const {
     struct statvfs space {};
     if (catalogue_->newest_kept() == Lsn{} || ::statvfs(options_.store.c_str(), &space) != 0)
         return false;
     const std::uint64_t spare =
         std::min(kSpareBytes, space.f_blocks * space.f_frsize / kSpareShare);
-    return space.f_bavail * space.f_frsize < spare;
+    return space.f_bavail * space.f_frsize < spare + 3 * coming;
 }
 
 // First what retention allows, then all.
@@ -351,7 +354,9 @@ Status Applier::make_room() {
     for (const Lsn number : going) catalogue_->doom(number);
     Result<bool> more{!going.empty()};
     while (more.ok() && *more) more = history_->tidy_up();
-    if (more.ok() && !going.empty() && !disk_is_nearly_full()) return {};
+    // If it fails there is no room for that either: the check says so.
+    if (more.ok() && !going.empty()) (void)database_->compact_history();
+    if (more.ok() && !going.empty() && !disk_is_nearly_full(0)) return {};
     catalogue_->drop();
     history_->dropped();
     return history_->give_up();

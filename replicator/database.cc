@@ -2,6 +2,7 @@
 #include "replicator/database.h"
 
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
@@ -40,14 +41,21 @@ Status checked(const rocksdb::Status& status, std::string_view doing) {
 rocksdb::Slice slice(std::string_view text) { return {text.data(), text.size()}; }
 std::string_view view(const rocksdb::Slice& text) { return {text.data(), text.size()}; }
 
+// RocksDB's own log goes nowhere: what fails is returned. On a disk that is full its file could not
+// be begun, so that nothing could be opened, and what is said after that ended the process.
+class NoLog final : public rocksdb::Logger {
+   public:
+    using rocksdb::Logger::Logv;
+    void Logv(const char* /*format*/, va_list /*arguments*/) override {}
+};
+
 rocksdb::Options options_of_all() {
     rocksdb::Options options;
     options.create_if_missing = true;
     options.write_buffer_size = kWriteBufferBytes;
     options.max_background_jobs = 2;
     options.compression = rocksdb::kLZ4Compression;
-    options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-    options.keep_log_file_num = 2;
+    options.info_log = std::make_shared<NoLog>();
     // All files stay open: a reader goes on in those that the owner has removed.
     options.max_open_files = -1;
     rocksdb::BlockBasedTableOptions table;
@@ -218,6 +226,13 @@ Status Database::Parts::write(Family family, rocksdb::WriteBatch& changes, bool 
 }
 
 Status Database::sync() { return checked(parts_->of(Family::kHistory).SyncWAL(), "sync"); }
+
+Status Database::compact_history() {
+    rocksdb::CompactRangeOptions options;
+    // Also where only the last level holds what is left: what is erased there goes, too.
+    options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+    return checked(parts_->of(Family::kHistory).CompactRange(options, nullptr, nullptr), "compact");
+}
 
 bool Database::has_history() const { return parts_->databases[1] != nullptr; }
 

@@ -90,6 +90,9 @@ class Database {
     enum class Durability : std::uint8_t { kWritten, kSynced };
     Status write(const Batch& batch, Durability durability);
     Status sync();
+    // Gives back the space of what was erased from the history, which it takes until then. Needs
+    // space of its own for what is left.
+    Status compact_history();
     // Goes on with an empty history of this number, and gives the space of all others back. It may
     // fail half-way: then it is to be called again before the history is used.
     Status begin_history(std::uint64_t number);

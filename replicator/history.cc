@@ -92,6 +92,13 @@ Status History::load() {
     return {};
 }
 
+void History::drop_ballast_if_full(const std::string& store) {
+    struct statvfs space {};
+    if (::statvfs(store.c_str(), &space) == 0 &&
+        space.f_bavail * space.f_frsize < static_cast<std::uint64_t>(kBallastBytes))
+        (void)::unlink((store + kBallast).c_str());
+}
+
 void History::keep_ballast() const {
     struct statvfs space {};
     const std::string path = parts_.store + kBallast;

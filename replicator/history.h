@@ -37,6 +37,9 @@ class History final : public Keeper {
         Catalogue& catalogue;
         Tree& tree;
     };
+    // Before anything of the store is opened: gives the ballast up if there is hardly any other
+    // space. It is what the catalogue needs to begin, and then to give the history up.
+    static void drop_ballast_if_full(const std::string& store);
     static Result<std::unique_ptr<History>> open(const Parts& parts);
 
     // The before-images, for the newest snapshot, of all that the delta is going to change.
