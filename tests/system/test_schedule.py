@@ -242,11 +242,12 @@ ROUNDS = 13
 @pytest.mark.slow
 @pytest.mark.limit(300)
 def test_a_full_standby_disk_takes_first_what_is_not_kept(disk, scheduled):
-    place = {}
-
     def on_a_disk(volume):
-        place["disk"] = disk(volume.base / "disk", 400 << 20)
-        volume.standby = place["disk"].path / "standby"
+        place = disk(volume.base / "disk", 1600 << 20).path
+        volume.standby = place / "standby"
+        # Small, but with the reserve of a larger one, which is a share of the whole.
+        with open(place / "others", "wb") as others:
+            os.posix_fallocate(others.fileno(), 0, 1100 << 20)
 
     volume = scheduled(prepare=on_a_disk, keep="1 hourly", options={"standby_timeout": "10s"})
     for number in range(ROUNDS):
@@ -260,7 +261,7 @@ def test_a_full_standby_disk_takes_first_what_is_not_kept(disk, scheduled):
             images.take(volume, f"hourly-202001{number:02}T0000Z")
     listed = images.listed(volume)
     # Fails if nothing was short of space, or if the history of a snapshot that is kept went first.
-    assert len(listed) < ROUNDS, place["disk"].free()
+    assert len(listed) < ROUNDS, listed
     assert list(listed)[0] == "mine" and not listed["mine"]["broken"], listed
     assert not listed[f"hourly-202001{ROUNDS - 1:02}T0000Z"]["broken"], listed
     with images.mounted(volume, "mine") as shown:
