@@ -335,9 +335,7 @@ Status Applier::keep_and_apply(const Delta& delta, const Position& end) {
     return apply_delta(delta, end);
 }
 
-// `coming`: what is about to be written to the tree; as much again may have to be kept, twice,
-// until the database has it in its files.
-bool Applier::disk_is_nearly_full(std::uint64_t coming) const {
+bool Applier::disk_is_nearly_full() const {
     struct statvfs space {};
     if (catalogue_->newest_kept() == Lsn{} || ::statvfs(options_.store.c_str(), &space) != 0)
         return false;
