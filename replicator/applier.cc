@@ -325,7 +325,7 @@ Status Applier::read_batch(Delta& delta, Position& end, Lsn limit) {
 // A full disk costs the snapshots their history, not the replica its next change.
 Status Applier::keep_and_apply(const Delta& delta, const Position& end) {
     // Giving up has come half-way, or has to begin.
-    if (!database_->has_history() || disk_is_nearly_full()) TS_TRY(make_room());
+    if (!database_->has_history() || disk_is_nearly_full(delta.bytes())) TS_TRY(make_room());
     const Status status = apply_delta(delta, end);
     if (status.ok() || status.error().code != ENOSPC || catalogue_->newest_kept() == Lsn{})
         return status;
@@ -335,13 +335,15 @@ Status Applier::keep_and_apply(const Delta& delta, const Position& end) {
     return apply_delta(delta, end);
 }
 
-bool Applier::disk_is_nearly_full() const {
+// `coming`: what is about to be written to the tree; as much again may have to be kept, twice,
+// until the database has it in its files, and the journal needs room beside both.
+bool Applier::disk_is_nearly_full(std::uint64_t coming) const {
     struct statvfs space {};
     if (catalogue_->newest_kept() == Lsn{} || ::statvfs(options_.store.c_str(), &space) != 0)
         return false;
     const std::uint64_t spare =
         std::min(kSpareBytes, space.f_blocks * space.f_frsize / kSpareShare);
-    return space.f_bavail * space.f_frsize < spare;
+    return space.f_bavail * space.f_frsize < spare + 3 * coming;
 }
 
 // First what retention allows, then all.
@@ -351,7 +353,7 @@ Status Applier::make_room() {
     for (const Lsn number : going) catalogue_->doom(number);
     Result<bool> more{!going.empty()};
     while (more.ok() && *more) more = history_->tidy_up();
-    if (more.ok() && !going.empty() && !disk_is_nearly_full()) return {};
+    if (more.ok() && !going.empty() && !disk_is_nearly_full(0)) return {};
     catalogue_->drop();
     history_->dropped();
     return history_->give_up();

@@ -96,7 +96,7 @@ class Applier {
     Status read_batch(Delta& delta, Position& end, Lsn limit);
     Status keep_and_apply(const Delta& delta, const Position& end);
     Status apply_delta(const Delta& delta, const Position& end);
-    [[nodiscard]] bool disk_is_nearly_full() const;
+    [[nodiscard]] bool disk_is_nearly_full(std::uint64_t coming) const;
     Status make_room();
     void publish_snapshots();
     // What is to be done when nothing is to be applied. False: nothing is left for now.

@@ -3,14 +3,11 @@
 destroyed. The status says what there is.
 """
 import calendar
-import os
 import re
-import shutil
 import time
 
 import images
 import pytest
-from load import write_and_sync
 from test_seed import plant
 
 OWN = re.compile(r"frequent-(\d{8}T\d{6})Z")
@@ -234,31 +231,3 @@ def test_a_wrong_schedule_is_refused(scheduled):
     volume = scheduled(up=False, every="1h", keep="24 hours")
     refused = volume.up(check=2)
     assert re.search(r"vol\.toml:\d+:8: keep is \"24 hours\"", refused.err), refused
-
-
-@pytest.mark.slow
-@pytest.mark.limit(300)
-def test_a_full_standby_disk_takes_first_what_is_not_kept(disk, scheduled):
-    place = {}
-
-    def on_a_disk(volume):
-        place["disk"] = disk(volume.base / "disk", 400 << 20)
-        volume.standby = place["disk"].path / "standby"
-
-    volume = scheduled(prepare=on_a_disk, keep="1 hourly", options={"standby_timeout": "10s"})
-    for number in range(8):
-        for file in range(8):
-            write_and_sync(volume.dir / f"file{file}", os.urandom(8 << 20))
-        volume.wait("applied", timeout=120)
-        if number == 0:
-            shutil.copytree(volume.dir, volume.base / "copy")
-            images.take(volume, "mine")
-        else:
-            images.take(volume, f"hourly-2020010{number}T0000Z")
-    listed = images.listed(volume)
-    # Fails if nothing was short of space, or if the history of a snapshot that is kept went first.
-    assert len(listed) < 8, place["disk"].free()
-    assert list(listed)[0] == "mine" and not listed["mine"]["broken"], listed
-    assert not listed["hourly-20200107T0000Z"]["broken"], listed
-    with images.mounted(volume, "mine") as shown:
-        assert images.differences(volume.base / "copy", shown.of()) == []

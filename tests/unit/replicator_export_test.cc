@@ -49,8 +49,11 @@ struct Scene {
     // What GNU tar says; empty if it is content.
     std::string extract() const {
         const std::string log = folder.path() + "/log";
-        const auto command = "tar -x --xattrs --xattrs-include='*' --acls --numeric-owner -p -C '" +
-                             out + "' -f '" + tar + "' 2>'" + log + "'";
+        const auto command =
+            "tar -x --warning=no-timestamp --warning=no-unknown-keyword --xattrs "
+            "--xattrs-include='*' --acls --numeric-owner -p "
+            "-C '" +
+            out + "' -f '" + tar + "' 2>'" + log + "'";
         const int code = std::system(command.c_str());  // NOLINT
         std::ifstream file{log};
         std::string said{std::istreambuf_iterator<char>{file}, {}};
@@ -59,7 +62,9 @@ struct Scene {
 };
 
 test::Picture without_sockets(test::Picture all) {
-    std::erase_if(all, [](const auto& each) { return each.second.starts_with("14"); });
+    std::erase_if(all, [](const auto& each) {
+        return each.second.starts_with("14") && each.second.find(' ') == 6;  // 0140000 and more
+    });
     return all;
 }
 
@@ -67,7 +72,6 @@ TEST(Export, GnuTarBringsEverythingBack) {
     for (std::uint64_t seed = 1; seed <= 20; ++seed) {
         Scene scene;
         Gardener{seed}.work(scene.source, 120);
-        // A socket among the links of nothing: left out, and said to be.
         std::size_t left_out = 0;
         const auto done = scene.write("", {.on_left_out = [&](std::string_view) { ++left_out; }});
         ASSERT_TRUE(done.ok()) << done.error().text();
