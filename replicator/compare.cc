@@ -220,7 +220,9 @@ Status Comparison::pair_moved() {
 
 Status Comparison::add_created() {
     using Kind = ImageChange::Kind;
-    for (const auto& [path, object] : created_) {
+    for (const auto& created : created_) {
+        const std::string& path = created.first;  // captured below
+        const ObjectId object = created.second;
         TS_TRY(go_on_(path));
         TS_ASSIGN(auto change, change_of(after_, Kind::kCreated, path, object));
         // Written anew beside it and renamed over: for people it is the same file, changed.
