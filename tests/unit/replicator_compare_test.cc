@@ -3,6 +3,7 @@
 #include "replicator/compare.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -10,6 +11,8 @@
 
 #include "replicator/path_log.h"
 #include "replicator/printable.h"
+#include "replicator/restore.h"
+#include "replicator_replica.h"
 
 namespace twinspool {
 namespace {
@@ -240,6 +243,26 @@ TEST(Compare, AnErrorEndsItAndNamesThePath) {
                          }).run();
     ASSERT_FALSE(changes.ok());
     EXPECT_EQ(changes.error().code, ECANCELED);
+}
+
+// As deep as a path can lead: neither descriptors nor the stack run out.
+TEST(Compare, DeepTreesAreComparedAndRestored) {
+    rlimit limit{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = limit.rlim_max;
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+    FakeImage before;
+    ObjectId last = kTop;
+    for (int depth = 0; depth < 2000; ++depth) last = before.folder(last, "d");
+    FakeImage after = before;
+    after.file(last, "f", "text");
+    EXPECT_EQ(compared(before, after).size(), 1U);
+    const test::Folder folder{"/var/tmp"};
+    const NewPlace place{.directory = folder.path(), .name = "new", .token = "1"};
+    const auto done = Restorer{after, {}}.to_new_place(std::nullopt, place);
+    ASSERT_TRUE(done.ok()) << done.error().text().substr(0, 40);
+    EXPECT_EQ(done->counters.objects, 2002U);
+    EXPECT_TRUE(done->differences.empty());
 }
 
 // The images of one volume, one after the other.

@@ -104,7 +104,7 @@ TEST(Export, HolesTakeNoSpaceInIt) {
     fs::resize_file(path, std::uintmax_t{1} << 30);
     const Fd fd{::open(path.c_str(), O_WRONLY | O_CLOEXEC)};
     ASSERT_EQ(::pwrite(fd.get(), "middle", 6, 1 << 29), 6);
-    std::ofstream{scene.source + "/nothing"};
+    std::ofstream{scene.source + "/nothing"} << "";
     fs::resize_file(scene.source + "/nothing", 1 << 20);
     ASSERT_TRUE(scene.write().ok());
     EXPECT_LT(fs::file_size(scene.tar), std::uintmax_t{1} << 20);
