@@ -198,7 +198,7 @@ Status Alignment::put_link(const Folder& folder, const std::string& name, const 
         TS_TRY(unlink_at(folder.fd, temporary));
     }
     TS_TRY(step());
-    if (const auto linked = link_at(source.get(), folder.fd, temporary); !linked.ok()) {
+    if (auto linked = link_at(source.get(), folder.fd, temporary); !linked.ok()) {
         if (linked.error().code != EXDEV) return linked;
         warnings_.push_back(fmt::format("{} is a copy: a hard link cannot lead to another mount",
                                         printable(path_)));

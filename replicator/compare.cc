@@ -76,7 +76,7 @@ Result<std::vector<ImageChange>> Comparison::run() {
             continue;
         }
         roots.erase(old);
-        TS_TRY(same_object(root.object, root.path, root.path));
+        TS_TRY(same_object(root.object, root.path, root.path, Arrival::kNone));
     }
     for (const auto& [path, object] : roots) gone_.push_back({.path = path, .object = object});
     // What has moved is compared where it is, which may show more that is gone or has come.
@@ -94,15 +94,15 @@ Result<std::vector<ImageChange>> Comparison::run() {
 }
 
 // One object that both have, by two paths (or the same).
-Status Comparison::same_object(ObjectId object, const std::string& before,
-                               const std::string& after) {
+Status Comparison::same_object(ObjectId object, const std::string& before, const std::string& after,
+                               Arrival arrival) {
     TS_TRY(go_on_(after));
     const auto work = [&]() -> Status {
         TS_ASSIGN(const auto old_version, before_.version(object));
         TS_ASSIGN(const auto new_version, after_.version(object));
         TS_ASSIGN(const auto now, after_.attributes(object));
-        if (old_version != new_version || before != after)
-            TS_TRY(changed_object(object, before, after, now));
+        if (old_version != new_version || arrival == Arrival::kRenamed)
+            TS_TRY(changed_object(object, before, after, arrival, now));
         return {};
     };
     TS_TRY(named(work(), after));
@@ -111,20 +111,21 @@ Status Comparison::same_object(ObjectId object, const std::string& before,
 }
 
 Status Comparison::changed_object(ObjectId object, const std::string& before,
-                                  const std::string& after, const ImageAttributes& now) {
+                                  const std::string& after, Arrival arrival,
+                                  const ImageAttributes& now) {
     TS_ASSIGN(const auto difference, difference_of(before_, object, after_, object,
                                                    [&](std::uint64_t) { return go_on_(after); }));
     // The mtime of a directory says that names have come or gone, which are told of themselves.
     const bool mtime_counts = difference.mtime && !S_ISDIR(now.mode);
     const bool attributes = difference.attributes || mtime_counts;
-    if (before == after && !attributes && difference.bytes == 0) return {};
-    changes_.push_back(
-        {.kind = before == after ? ImageChange::Kind::kChanged : ImageChange::Kind::kRenamed,
-         .path = after,
-         .from = before == after ? "" : before,
-         .mode = now.mode,
-         .bytes = difference.bytes,
-         .attributes = attributes});
+    const bool renamed = arrival == Arrival::kRenamed;
+    if (!renamed && !attributes && difference.bytes == 0) return {};
+    changes_.push_back({.kind = renamed ? ImageChange::Kind::kRenamed : ImageChange::Kind::kChanged,
+                        .path = after,
+                        .from = renamed ? before : "",
+                        .mode = now.mode,
+                        .bytes = difference.bytes,
+                        .attributes = attributes});
     return {};
 }
 
@@ -147,7 +148,8 @@ Status Comparison::directories(ObjectId object, const std::string& before,
             gone_.push_back({.path = before + "/" + old->name, .object = old->object});
         const bool in_both = old != old_entries.end() && old->name == entry.name;
         if (in_both && old->object == entry.object) {
-            TS_TRY(same_object(entry.object, before + "/" + old->name, after + "/" + entry.name));
+            TS_TRY(same_object(entry.object, before + "/" + old->name, after + "/" + entry.name,
+                               Arrival::kNone));
         } else {
             if (in_both) gone_.push_back({.path = before + "/" + old->name, .object = old->object});
             come_.push_back({.path = after + "/" + entry.name, .object = entry.object});
@@ -212,13 +214,15 @@ Status Comparison::pair_moved() {
             pairs.push_back({object, {from.back(), to.back()}});
     }
     for (const auto& [object, paths] : pairs)
-        TS_TRY(same_object(object, paths.first, paths.second));
+        TS_TRY(same_object(object, paths.first, paths.second, Arrival::kRenamed));
     return {};
 }
 
 Status Comparison::add_created() {
     using Kind = ImageChange::Kind;
-    for (const auto& [path, object] : created_) {
+    for (const auto& created : created_) {
+        const std::string& path = created.first;  // captured below
+        const ObjectId object = created.second;
         TS_TRY(go_on_(path));
         TS_ASSIGN(auto change, change_of(after_, Kind::kCreated, path, object));
         // Written anew beside it and renamed over: for people it is the same file, changed.

@@ -54,10 +54,13 @@ class Comparison {
         std::string path;
         ObjectId object{};
     };
+    // How the object came to be at its path: a directory that moved takes what is in it along.
+    enum class Arrival : std::uint8_t { kNone, kRenamed };
     Status directories(ObjectId object, const std::string& before, const std::string& after);
-    Status same_object(ObjectId object, const std::string& before, const std::string& after);
+    Status same_object(ObjectId object, const std::string& before, const std::string& after,
+                       Arrival arrival);
     Status changed_object(ObjectId object, const std::string& before, const std::string& after,
-                          const ImageAttributes& now);
+                          Arrival arrival, const ImageAttributes& now);
     Status sort_out_gone();
     Status sort_out_come();
     Status expand(Image& image, const Sighting& directory, std::vector<Sighting>& into);

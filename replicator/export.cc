@@ -5,12 +5,12 @@
 #include <archive_entry.h>
 #include <endian.h>
 #include <langinfo.h>
-#include <locale.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <array>
+#include <clocale>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -106,7 +106,7 @@ class Exporter {
         return {};
     }
     Status object(const std::string& name, ObjectId object) {
-        const Status status = member(name, object);
+        Status status = member(name, object);
         if (status.ok() || status.error().code == EPIPE) return status;
         // Inner errors have their path already.
         if (named_) return status;

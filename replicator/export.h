@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Export: an image, or one object of it with all below it, as a tar stream (pax), with what GNU tar
 // needs to bring everything back: owners by number, xattrs, ACLs, hard links, holes, devices.
+// Names that are no UTF-8 go out as they are (GNU tar says that it ignores "hdrcharset", rightly).
 // Sockets cannot be in a tar; they are left out and counted. Cut short by an error, the stream has
 // no end mark, so that no reader takes it for whole.
 // Memory: one directory on each level of the path, and the objects with several names.

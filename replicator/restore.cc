@@ -109,6 +109,10 @@ RestoreReport report_of(const Alignment& alignment) {
 
 }  // namespace
 
+std::string unfinished_place(const NewPlace& place) {
+    return place.directory + "/" + StagingNames{place}.filling;
+}
+
 Restorer::Restorer(Image& image, AlignmentOptions options)
     : image_(image), options_(std::move(options)) {}
 
@@ -189,7 +193,7 @@ Result<RestoreReport> Restorer::to_new_place(const std::optional<ImagePart>& par
         report = report_of(alignment);
         TS_TRY(verify(fd.get(), part, place.name, report));
         if (!report.differences.empty()) {
-            report.left_in = place.directory + "/" + staging.filling;
+            report.left_in = unfinished_place(place);
             return report;
         }
         TS_TRY(step());

@@ -36,6 +36,9 @@ struct NewPlace {
     std::string token;  // says which image it is: a run only goes on with the work of its like
 };
 
+// Where a run that did not end well has left what it had.
+std::string unfinished_place(const NewPlace& place);
+
 class Restorer {
    public:
     // What `options` says of readers does not count.

@@ -109,6 +109,11 @@ Verdict check_new_place(const Source& source, const NewPlace& place) {
     const auto& config = source.past.config();
     const auto& base = source.past.paths().base;
     std::vector<std::string> ours{base.etc, base.lib, base.run};
+    for (const auto& name : volume_names(base)) {
+        const auto other = load_running_volume(VolumePaths::of(name));
+        if (!other.ok()) continue;  // it is somebody else's business that it is broken
+        for (const auto& standby : other.value().standbys) ours.push_back(standby.path);
+    }
     for (const auto& standby : config.standbys) ours.push_back(standby.path);
     for (const auto& each : ours) {
         const auto real = real_path(each);
@@ -152,6 +157,21 @@ Verdict check_covered(const Source& source) {
                     printable(entry.point));
     }
     return {};
+}
+
+// Where the object stood. A missing directory cannot be made on the way: it would be a mixture.
+Verdict check_parent(const Source& source) {
+    if (!source.part || source.part->is_root()) return {};
+    std::string missing;
+    for (std::string path = source.part->path;;) {
+        path.resize(path.rfind('/'));
+        if (path.size() <= source.part->root.size()) break;
+        struct stat status {};
+        if (::lstat(path.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) missing = path;
+    }
+    if (missing.empty()) return {};
+    return bad_input("there is no directory {} any more: restore that one, or to a new place",
+                     printable(missing));
 }
 
 // One restore in place at a time: two would undo each other's work.
@@ -229,10 +249,12 @@ Outcome<Done> restore(Source& source, const RestoreArguments& arguments, const N
     }
     work.clear();
     const auto& error = result.error();
-    const std::string_view again =
-        arguments.dry_run    ? ""
-        : arguments.in_place ? "; what is done stays, and the same command does the rest"
-                             : "; nothing is at the destination yet, and the same command goes on";
+    std::string again;
+    if (arguments.in_place && !arguments.dry_run)
+        again = "; what is done stays, and the same command does the rest";
+    else if (!arguments.dry_run)
+        again = fmt::format("; {} has what there is so far, and the same command goes on with it",
+                            printable(unfinished_place(place)));
     if (error.code == ECANCELED)
         return failure("interrupted after {} objects and {} B, at {}{}", reached.objects,
                        reached.bytes, printable(last), again);
@@ -285,6 +307,7 @@ Outcome<ExitCode> run_restore(const RestoreArguments& arguments) {
     std::optional<Fd> lock;
     if (arguments.in_place) {
         TS_TRY(check_covered(source));
+        TS_TRY(check_parent(source));
         if (!arguments.dry_run) {
             TS_ASSIGN(lock, lock_restore(source.past.paths()));
             TS_TRY(take_before(source));

@@ -2,8 +2,10 @@
 """What comes back from a snapshot: in a new place, in place under load, and undone; and what is said
 of it: diff, log, export.
 """
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -124,10 +126,12 @@ def test_in_place_while_the_rest_keeps_running(mailbox, fresh):
         for _ in range(3):
             mailbox.run("restore", at(mailbox, mailbox.home), "--in-place")
             assert images.differences(mailbox.before, mailbox.home) == []
-            before = load.steps
+            before, deadline = load.steps, time.monotonic() + 10
             change(mailbox.home)
-            time.sleep(0.5)
-            assert load.steps > before
+            # A writer whose call was cut short looks for two seconds whether the daemon is dying.
+            while load.steps == before:
+                assert time.monotonic() < deadline, "nobody writes any more"
+                time.sleep(0.05)
             assert images.differences(mailbox.before, mailbox.home) != []
         load.stop()
         load.settle()
@@ -264,3 +268,141 @@ def test_export_is_a_tar_that_others_read(mailbox):
     names = subprocess.run(["tar", "-tf", whole], capture_output=True, text=True, check=True).stdout
     assert f"{str(mailbox.home)[1:]}/mail/4\n" in names
     assert machine.alive(os.getpid())
+
+
+def test_a_killed_restore_is_gone_on_with(mailbox):
+    """Nothing is at the destination before all is; in place, each file is the old or the new one."""
+    many = mailbox.dir / "many"
+    many.mkdir()
+    for number in range(4000):
+        (many / str(number)).write_bytes(b"x" * 2000)
+    images.take(mailbox, "many")
+    before = copy(many, mailbox.base / "many before")
+    environment = dict(os.environ, TWINSPOOL_ROOT=str(mailbox.root))
+    back = mailbox.base / "back"
+    for seconds in (0.3, 0.6, 0.9):
+        command = [PROGRAM, "restore", at(mailbox, many, "many"), back]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+        if back.exists():
+            break
+    if not back.exists():
+        mailbox.run("restore", at(mailbox, many, "many"), back, timeout=120)
+    assert images.differences(before, back) == []
+    (back / "many").mkdir()
+    mailbox.run("restore", at(mailbox, many, "many"), back, check=2)
+    for number in range(0, 4000, 2):
+        (many / str(number)).write_bytes(b"other")
+    for seconds in (0.5, 1.0):
+        command = [PROGRAM, "restore", at(mailbox, many, "many"), "--in-place"]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+        odd = [file for file in many.iterdir() if file.read_bytes() not in (b"other", b"x" * 2000)]
+        assert all(file.name.startswith(".twinspool-restore-") for file in odd), odd
+    mailbox.run("restore", at(mailbox, many, "many"), "--in-place", timeout=120)
+    assert images.differences(before, many) == []
+    mailbox.assert_equal()
+
+
+def test_in_place_is_refused_before_anything_is_changed(mailbox):
+    """Nor is a snapshot taken for what cannot be."""
+    inside = mailbox.home / "mail"
+    subprocess.run(["mount", "-t", "tmpfs", "none", inside], check=True)
+    try:
+        for path in (mailbox.home, inside):
+            done = mailbox.run("restore", at(mailbox, path), "--in-place", check=2)
+            assert str(inside) in done.err and "unmount" in done.err, done
+    finally:
+        subprocess.run(["umount", inside], check=True)
+    for name in os.listdir(inside):
+        (inside / name).unlink()
+    inside.rmdir()
+    inside.write_text("a file now")
+    done = mailbox.run("restore", at(mailbox, inside / "3"), "--in-place", check=2)
+    assert f"no directory {inside}" in done.err, done
+    assert list(images.listed(mailbox)) == ["monday"]
+    mailbox.run("restore", at(mailbox, inside), "--in-place")
+    assert images.differences(mailbox.before / "mail", inside) == []
+
+
+def test_one_restore_in_place_at_a_time(mailbox):
+    with open(mailbox.run_dir / "restore.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = mailbox.run("restore", at(mailbox, mailbox.home), "--in-place", check=1)
+    assert "another restore" in done.err
+    assert list(images.listed(mailbox)) == ["monday"]
+
+
+def test_a_symlink_in_the_way_does_not_lead_out(mailbox):
+    outside = copy(mailbox.before, mailbox.base / "outside")
+    shutil.rmtree(mailbox.home)
+    mailbox.home.symlink_to(outside)
+    mailbox.run("restore", at(mailbox, mailbox.home / "mail/1"), "--in-place", check=2)
+    mailbox.run("restore", at(mailbox, mailbox.home), "--in-place")
+    assert not mailbox.home.is_symlink()
+    assert images.differences(mailbox.before, mailbox.home) == []
+    assert images.differences(mailbox.before, outside) == []
+    dangling = mailbox.base / "dangling"
+    dangling.symlink_to(mailbox.base / "nowhere")
+    mailbox.run("restore", at(mailbox, mailbox.home), dangling, check=2)
+    assert not (mailbox.base / "nowhere").exists()
+
+
+def test_odd_names_stay_on_their_line(mailbox):
+    name = os.fsdecode(b"\xfe new\nline")
+    (mailbox.home / name).write_text("odd")
+    rows = json.loads(mailbox.run("diff", "vol@monday", "--json").out)
+    (row,) = [row for row in rows if "path_hex" in row]
+    assert bytes.fromhex(row["path_hex"]) == os.fsencode(mailbox.home / name)
+    assert "\\xfe new\\nline" in row["path"]
+    text = mailbox.run("diff", "vol@monday").out.splitlines()
+    assert f"+ {mailbox.home}/\\xfe new\\nline" in text
+    assert all(line[:2] in ("+ ", "- ", "R ", "M ") for line in text), text
+    dry = mailbox.run("restore", at(mailbox, mailbox.home), "--in-place", "--dry-run")
+    assert f"- {mailbox.home}/\\xfe new\\nline" in dry.out.splitlines()
+
+
+def test_log_of_what_was_renamed_and_of_what_never_was(mailbox):
+    images.take(mailbox, "tuesday")
+    rows = json.loads(mailbox.run("log", f"vol:{mailbox.home}/mail/10", "--json").out)
+    assert [(row["name"], row["change"], row.get("to")) for row in rows] == [
+        ("monday", "created", None),
+        ("tuesday", "renamed", "11"),
+    ]
+    assert "there is no" in mailbox.run("log", f"vol:{mailbox.home}/never", check=2).err
+
+
+def test_diff_and_log_while_the_volume_is_down(mailbox):
+    up = mailbox.run("diff", "vol@monday", "--json").out
+    mailbox.down()
+    assert mailbox.run("diff", "vol@monday", "--json").out == up
+    mailbox.run("log", f"vol:{mailbox.home}/mail/1")
+
+
+def test_a_diff_that_was_killed_leaves_nothing_for_long(mailbox):
+    """Its snapshot is not held any more, so the next one takes it away."""
+    images.take(mailbox, "diff-temporary-1")
+    mailbox.run("diff", "vol@monday")
+    assert list(images.listed(mailbox)) == ["monday"]
+
+
+def test_export_ends_quietly_without_a_reader_and_refuses_a_terminal(mailbox):
+    environment = dict(os.environ, TWINSPOOL_ROOT=str(mailbox.root))
+    (mailbox.home / "large").write_bytes(os.urandom(4 << 20))
+    images.take(mailbox, "large")
+    read, write = os.pipe()
+    export = subprocess.Popen(
+        [PROGRAM, "export", "vol@large"], stdout=write, stderr=subprocess.PIPE, env=environment
+    )
+    os.close(write), os.read(read, 1), os.close(read)
+    assert export.communicate()[1] == b"" and export.returncode == 1
+    main, terminal = os.openpty()
+    done = subprocess.run(
+        [PROGRAM, "export", "vol@large"], stdout=terminal, stderr=subprocess.PIPE, env=environment
+    )
+    os.close(main), os.close(terminal)
+    assert done.returncode == 2 and b"terminal" in done.stderr
