@@ -46,7 +46,7 @@ void clear_leavings(const std::string& place) {
     const auto names = entries_of(place);
     if (!names.ok()) return;
     for (const auto& name : names.value()) {
-        const std::string scratch = place + "/" + name;
+        const std::string scratch = fmt::format("{}/{}", place, name);
         if (occupy(scratch)) (void)remove_tree(scratch);
     }
 }

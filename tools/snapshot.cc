@@ -58,7 +58,7 @@ std::vector<std::string> directories_of(const VolumeConfig& config) {
     return directories;
 }
 
-Outcome<Taken> mark(const VolumePaths& paths, const std::string& name, Json request) {
+Outcome<Taken> mark(const VolumePaths& paths, const std::string& name, const Json& request) {
     TS_ASSIGN(const auto answer, ask(paths, request, kWhyUp));
     return Taken{.name = name,
                  .lsn = Lsn{answer.value("lsn", std::uint64_t{0})},
