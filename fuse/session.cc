@@ -55,7 +55,7 @@ void take_over_libfuse_log() { fuse_set_log_func(log_libfuse); }
 
 struct Overlay::Parts {
     Parts(const OverlayOptions& its_options, Journal& journal)
-        : options(its_options), volume(journal, Descriptors::fitting_limits()), service(volume) {}
+        : volume(journal, Descriptors::fitting_limits()), options(its_options), service(volume) {}
     ~Parts();
 
     Status open_directories();
@@ -66,8 +66,8 @@ struct Overlay::Parts {
     void begin_walk();
     void end();
 
-    OverlayOptions options;
     Volume volume;
+    OverlayOptions options;
     Service service;
     std::unique_ptr<Walker> walker;
     fuse_session* session = nullptr;

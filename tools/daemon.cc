@@ -57,10 +57,13 @@ Json answer_mark(Reign& reign, const Json& request, const Reign::GivenUp& given_
     const auto& text = name->get_ref<const std::string&>();
     if (const auto checked = check_snapshot_name(text); !checked.ok())
         return refusal(checked.error());
-    const bool allowed = request.value("incomplete", false);
-    const auto marked = reign.mark(
-        {.name = text, .incomplete = allowed ? Incomplete::kAllowed : Incomplete::kRefused},
-        given_up);
+    const auto incomplete =
+        request.value("incomplete", false) ? Incomplete::kAllowed : Incomplete::kRefused;
+    if (request.value("command", std::string{}) == "may-mark") {
+        const auto may = reign.may_mark(incomplete);
+        return may.ok() ? Json::object() : refusal(may.error());
+    }
+    const auto marked = reign.mark({.name = text, .incomplete = incomplete}, given_up);
     if (!marked.ok()) return refusal(marked.error());
     return {{"lsn", marked.value().lsn.value},
             {"time_ns", raw(marked.value().time)},
@@ -84,7 +87,7 @@ Json answer(Reign& reign, const Schedule& schedule, const Json& request, const A
         return status;
     }
     if (command == "flush") return {{"shortfall", reign.flush(given_up)}};
-    if (command == "mark") return answer_mark(reign, request, given_up);
+    if (command == "mark" || command == "may-mark") return answer_mark(reign, request, given_up);
     if (command == "unmark") return answer_unmark(reign, request, given_up);
     if (command == "placed") {
         reign.placed();

@@ -22,7 +22,7 @@
 namespace twinspool {
 namespace {
 
-constexpr std::size_t kShownBytes = 64 * 1024;
+constexpr std::size_t kShownBytes = std::size_t{64} << 10;
 
 // Our environment, and what is set on top of it.
 class Environment {

@@ -34,21 +34,31 @@ Verdict Reign::check_standbys(std::string_view doing) const {
     return {};
 }
 
-Outcome<Marked> Reign::mark(const MarkWish& wish, const GivenUp& given_up) {
+Complaint Reign::not_all_told() const {
+    return degraded(fmt::format(
+        "the volume {} is still looking for what the standby does not have: `twinspool status {}` "
+        "shows how far it is; --incomplete takes the snapshot all the same",
+        paths_.name, paths_.name));
+}
+
+Verdict Reign::may_mark(Incomplete incomplete) const {
     TS_TRY(check_standbys("a snapshot"));
+    if (incomplete == Incomplete::kRefused && overlay_->walking()) return not_all_told();
+    return {};
+}
+
+Outcome<Marked> Reign::mark(const MarkWish& wish, const GivenUp& given_up) {
+    TS_TRY(may_mark(wish.incomplete));
     const std::uint32_t generation = generation_;
     Marked marked;
     {
         const std::lock_guard no_end_meanwhile{marking_mutex_};
         if (ending_) return degraded(fmt::format("the volume {} is going down", paths_.name));
         const auto done = overlay_->mark(wish);
-        if (!done.ok() && done.error().code == EAGAIN)
-            return degraded(fmt::format(
-                "the volume {} is still looking for what the standby does not have: `twinspool "
-                "status {}` shows how far it is; --incomplete takes the snapshot all the same",
-                paths_.name, paths_.name));
+        if (!done.ok() && done.error().code == EAGAIN) return not_all_told();
         if (!done.ok()) return done.error();
         marked = done.value();
+        last_named_ = marked.lsn.value;
     }
     const auto reached =
         wait_for(Goal::kDurable, marked.lsn, config_.standby_timeout + kMarkPatience, given_up);
@@ -78,6 +88,7 @@ Verdict Reign::unmark(Lsn mark, const GivenUp& given_up) {
             return failure("the journal of {} cannot be written any more", paths_.name);
         const UnmarkOp unmark{.mark = mark};
         record = journal_->append(unmark);
+        last_named_ = record.value;
         journal_->give_credit(max_encoded_size(0) - encoded_size(unmark));
     }
     const auto reached = wait_for(Goal::kApplied, record, kUnmarkPatience, given_up);

@@ -46,7 +46,7 @@ void clear_leavings(const std::string& place) {
     const auto names = entries_of(place);
     if (!names.ok()) return;
     for (const auto& name : names.value()) {
-        const std::string scratch = place + "/" + name;
+        const std::string scratch = fmt::format("{}/{}", place, name);
         if (occupy(scratch)) (void)remove_tree(scratch);
     }
 }
@@ -75,29 +75,35 @@ Outcome<Scratch> make_scratch(const VolumePaths& paths) {
     return failure("could not make a scratch directory in {}", place);
 }
 
+// Empty: the standby has applied every mark, or the volume is down; else why it has not.
+Outcome<std::string> wait_named(const VolumePaths& paths, Nanoseconds timeout) {
+    const auto answer = ask_daemon(
+        paths.run(), {{"command", "wait"}, {"for", "named"}, {"timeout_ns", timeout.count()}});
+    if (!answer.ok() && is_nobody(answer.error())) return std::string{};
+    if (!answer.ok()) return answer.error();
+    if (answer.value().value("reached", false)) return std::string{};
+    return answer.value().value("why_not", std::string{"the daemon does not say why"});
+}
+
 }  // namespace
 
 Verdict settle(const VolumePaths& paths) {
+    const auto not_current = [&](const std::string& why) {
+        return Complaint{ExitCode::kDegraded,
+                         fmt::format("the standby of {} does not know of every snapshot yet: {}",
+                                     paths.name, why)};
+    };
+    // As a rule it does, and nothing is waited for.
+    TS_ASSIGN(const auto now, wait_named(paths, Nanoseconds{0}));
+    if (now.empty()) return {};
     const auto status = ask_daemon(paths.run(), {{"command", "status"}});
     if (!status.ok() && is_nobody(status.error())) return {};
     if (!status.ok()) return status.error();
-    const auto not_current = [&](const std::string& why) {
-        return Complaint{
-            ExitCode::kDegraded,
-            fmt::format("the standby of {} has not applied everything: {}", paths.name, why)};
-    };
     // One that is not there is not waited for.
     for (const auto& standby : status.value().value("standbys", Json::array()))
-        if (!standby.value("connected", false))
-            return not_current(
-                fmt::format("it is not connected: {}", standby.value("trouble", std::string{"?"})));
-    const auto answer = ask_daemon(
-        paths.run(),
-        {{"command", "wait"}, {"for", "applied"}, {"timeout_ns", kSettlePatience.count()}});
-    if (!answer.ok() && is_nobody(answer.error())) return {};
-    if (!answer.ok()) return answer.error();
-    if (answer.value().value("reached", false)) return {};
-    return not_current(answer.value().value("why_not", std::string{"?"}));
+        if (!standby.value("connected", false)) return not_current(now);
+    TS_ASSIGN(const auto later, wait_named(paths, kSettlePatience));
+    return later.empty() ? Verdict{} : not_current(later);
 }
 
 Outcome<OpenPast> OpenPast::of(const std::string& volume) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Point: VOLUME@NAME[:/path], as people write a snapshot and what is in it; and the way from there
 // to the image. Also what all commands about snapshots begin with: the list as it is now, with
-// everything applied that was appended before the call. For commands; one thread.
+// every mark applied that was appended before the call. For commands; one thread.
 #pragma once
 
 #include <memory>
@@ -34,8 +34,10 @@ Outcome<Point> parse_path_of_volume(std::string_view text);
 // "-", or "lsn:"; at most 64 characters; not "latest".
 Verdict check_snapshot_name(std::string_view name);
 
-// Waits until the standby has applied what was appended before the call, for a bounded time. A
-// complaint (not current) if it has not. Nothing to wait for while the volume is down.
+// Waits until the standby has applied every mark that was appended before the call, so that all
+// snapshots are known and can be read; what comes behind the last mark may take its time. For a
+// bounded time: a complaint (not current) if it has not. Nothing to wait for while the volume is
+// down.
 Verdict settle(const VolumePaths& paths);
 
 // The volume's past, opened. The scratch directory goes with it; it is also gone when the process

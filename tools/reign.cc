@@ -31,8 +31,10 @@ constexpr auto kLookAgain = 5ms;
 // A standby that applies nothing at all for so long will not.
 constexpr Nanoseconds kApplyPatience = 120s;
 
-constexpr std::pair<std::string_view, Goal> kGoals[] = {
-    {"durable", Goal::kDurable}, {"applied", Goal::kApplied}, {"in-sync", Goal::kInSync}};
+constexpr std::pair<std::string_view, Goal> kGoals[] = {{"durable", Goal::kDurable},
+                                                        {"applied", Goal::kApplied},
+                                                        {"in-sync", Goal::kInSync},
+                                                        {"named", Goal::kNamed}};
 
 constexpr const char* kUringSwitch = "/sys/module/fuse/parameters/enable_uring";
 
@@ -109,6 +111,7 @@ Verdict Reign::open_journal(StartReport& report) {
                              .linger = config_.linger,
                              .standby_count = static_cast<std::uint32_t>(config_.standbys.size()),
                              .mode = config_.mode}));
+    last_named_ = journal_->epoch().first_lsn.value;
     const auto found = recovery_text(journal_->predecessor());
     spdlog::info("epoch {} begins; {}", journal_->epoch().number, found);
     report.note(found);
@@ -321,7 +324,7 @@ Reign::Reached Reign::check(Goal goal, Lsn lsn) {
     if (journal_->failure() != 0) return {false, "the local journal cannot be written"};
     if (journal_->commit().local() < lsn) return {false, "not durable here yet"};
     for (const auto& sender : senders_) {
-        if (goal == Goal::kApplied) {
+        if (goal == Goal::kApplied || goal == Goal::kNamed) {
             const auto applied = sender->wait_applied(lsn, kSlice);
             if (!applied.ok()) return {false, applied.error().text()};
             if (applied.value()) continue;
@@ -341,7 +344,8 @@ Reign::Reached Reign::check(Goal goal, Lsn lsn) {
 }
 
 Reign::Reached Reign::wait(Goal goal, Nanoseconds timeout, const GivenUp& given_up) {
-    return wait_for(goal, journal_->appended(), timeout, given_up);
+    const Lsn lsn = goal == Goal::kNamed ? Lsn{last_named_} : journal_->appended();
+    return wait_for(goal, lsn, timeout, given_up);
 }
 
 Reign::Reached Reign::wait_for(Goal goal, Lsn lsn, Nanoseconds timeout, const GivenUp& given_up) {

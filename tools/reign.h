@@ -29,7 +29,8 @@
 
 namespace twinspool {
 
-enum class Goal : std::uint8_t { kDurable, kApplied, kInSync };
+// kNamed: the standby has applied every mark there is, so that all names of snapshots are known.
+enum class Goal : std::uint8_t { kDurable, kApplied, kInSync, kNamed };
 std::optional<Goal> parse_goal(std::string_view word);
 
 // What was not done at the end: empty, or why the standby does not have everything (degraded), or
@@ -64,6 +65,8 @@ class Reign {
     };
     // The position is that of the call.
     Reached wait(Goal goal, Nanoseconds timeout, const GivenUp& given_up);
+    // Why mark() would be refused now; for who has something to do before it.
+    [[nodiscard]] Verdict may_mark(Incomplete incomplete) const;
     // A snapshot's mark (marks.cc): appended, and durable here and on every standby. A standby that
     // is not there, or that not everything has been told to, is a refusal (degraded); also if the
     // mark is in the journal and a standby does not get it within the time for that.
@@ -95,6 +98,7 @@ class Reign {
     [[nodiscard]] Json standby_json(const StandbyStatus& standby) const;
     [[nodiscard]] Json snapshots_json() const;
     Status close_journal();
+    [[nodiscard]] Complaint not_all_told() const;
     [[nodiscard]] Verdict check_standbys(std::string_view doing) const;
     Reached wait_for(Goal goal, Lsn lsn, Nanoseconds timeout, const GivenUp& given_up);
 
@@ -121,6 +125,7 @@ class Reign {
     // Held while a mark is appended, so that none comes after the clean end; taken before all
     // others.
     std::mutex marking_mutex_;
+    std::atomic<std::uint64_t> last_named_{0};  // no record behind it gives or takes a name
 };
 
 }  // namespace twinspool

@@ -17,6 +17,8 @@
 namespace twinspool {
 namespace {
 
+constexpr std::string_view kWhyUp = "only what passes through it has a position";
+
 Complaint is_down(const VolumePaths& paths, std::string_view what) {
     return failure("the volume {} is down, and {}; run `twinspool up {}` first", paths.name, what,
                    paths.name);
@@ -56,8 +58,8 @@ std::vector<std::string> directories_of(const VolumeConfig& config) {
     return directories;
 }
 
-Outcome<Taken> mark(const VolumePaths& paths, const std::string& name, Json request) {
-    TS_ASSIGN(const auto answer, ask(paths, request, "only what passes through it has a position"));
+Outcome<Taken> mark(const VolumePaths& paths, const std::string& name, const Json& request) {
+    TS_ASSIGN(const auto answer, ask(paths, request, kWhyUp));
     return Taken{.name = name,
                  .lsn = Lsn{answer.value("lsn", std::uint64_t{0})},
                  .time = WallTime{answer.value("time_ns", std::int64_t{0})},
@@ -130,7 +132,7 @@ Outcome<Taken> take_snapshot(const VolumePaths& paths, const std::string& name,
                              const SnapshotOptions& options) {
     TS_TRY(check_snapshot_name(name));
     TS_ASSIGN(const auto daemon, serving_daemon(paths));
-    if (!daemon) return is_down(paths, "only what passes through it has a position");
+    if (!daemon) return is_down(paths, kWhyUp);
     TS_ASSIGN(const auto config, load_running_volume(paths));
     using Hooks = SnapshotOptions::Hooks;
     const bool with_hooks = options.hooks == Hooks::kRun &&
@@ -138,14 +140,16 @@ Outcome<Taken> take_snapshot(const VolumePaths& paths, const std::string& name,
     // Before the threads of the past begin, which would get the signals otherwise.
     std::optional<Surroundings> around;
     if (with_hooks) around.emplace(config.snapshot, paths, name);
+    Json request{{"command", "may-mark"},
+                 {"name", name},
+                 {"incomplete", options.when_incomplete == SnapshotOptions::WhenIncomplete::kTake}};
+    // What would be refused at the end is refused before anything is waited for or run.
+    TS_ASSIGN(const auto may, ask(paths, request, kWhyUp));
     TS_TRY(settle(paths));
     TS_TRY(check_name_is_free(paths, name));
     TS_TRY(write_back_stores(directories_of(config)));
 
-    const Json request{
-        {"command", "mark"},
-        {"name", name},
-        {"incomplete", options.when_incomplete == SnapshotOptions::WhenIncomplete::kTake}};
+    request["command"] = "mark";
     if (!around) return mark(paths, name, request);
     auto taken = mark_between(*around, paths, config, name, request);
     const auto after = around->after();

@@ -2,10 +2,10 @@
 // Taking and destroying snapshots, as commands do it: for `snapshot` and `destroy`, and for who
 // takes one on the way (restore in place, diff) or destroys many (prune). One thread; as root.
 //
-// A snapshot is taken in this order: what programs have stored through mmap is written back, the
-// standby has applied all before (so that every name is known), the name is free, `before` runs,
-// mark, `after` runs. Nothing is marked if any step before the mark fails; `after` runs whenever
-// `before` was begun.
+// A snapshot is taken in this order: the standby is there and has applied all marks before (so that
+// every name is known), the name is free, what programs have stored through mmap is written back,
+// `before` runs, mark, `after` runs. Nothing is marked if any step before the mark fails; `after`
+// runs whenever `before` was begun.
 #pragma once
 
 #include <string>

@@ -191,25 +191,21 @@ def test_list_before_the_first_up_says_why_there_is_nothing(make_volume):
 # Not everything is on the standby.
 
 
-def seeding(volume, amount=300):
-    """Up, with a standby that has not heard of everything and cannot: it is stopped."""
-    volume.create()
-    for number in range(amount):
-        (volume.dir / f"file{number}").write_bytes(os.urandom(100_000))
-    volume.up()
-
-
-def test_while_seeding_it_is_refused_or_incomplete(make_volume):
+def test_while_seeding_it_is_refused_or_incomplete(make_volume, fresh):
+    trace = fresh() / "trace"
     volume = make_volume()
-    seeding(volume, 3000)
-    result = snapshot(volume, "early", check=(0, 3))
-    if result.code == 0:
-        pytest.skip("the seed was too quick")
-    assert "--incomplete" in result.err and names(volume) == []
-    found = json.loads(snapshot(volume, "early", "--incomplete", "--json").out)
-    if "incomplete" not in found:
-        pytest.skip("the seed was too quick")
-    assert found["incomplete"] is True
+    volume.create()
+    with open(volume.config_file, "a") as file:
+        file.write(hook_table(before=f"touch {trace}"))
+    block = os.urandom(1 << 20)
+    for number in range(600):
+        (volume.dir / f"file{number}").write_bytes(block)
+    volume.up()
+    result = snapshot(volume, "early", check=3)
+    assert "--incomplete" in result.err and not trace.exists() and names(volume) == []
+    found = taken(volume, "early", "--incomplete")
+    assert volume.state == "seeding", "the seed was too quick for this test"
+    assert found["incomplete"] is True and trace.exists()
     assert [(one["name"], one["incomplete"]) for one in listed(volume)] == [("early", True)]
     assert "incomplete" in volume.run("list", "vol").out
     volume.wait("in-sync")
