@@ -2,7 +2,6 @@
 #include "fuse/view_fs.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <spdlog/spdlog.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
@@ -10,6 +9,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <climits>
 #include <thread>
 
 #include "fuse/libfuse.h"

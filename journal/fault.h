@@ -11,7 +11,7 @@
     X(mutation_noted)     /* the note is written, nothing acted yet */                       \
     X(mutation_acted)     /* the backing tree has changed, nothing logged yet */             \
     X(mutation_logged)    /* the record is in the frame, no reply yet */                     \
-    X(mark_appended)      /* a snapshot's mark is in the frame, the gate still closed */         \
+    X(mark_appended)      /* a snapshot's mark is in the frame, the gate still closed */     \
     X(writer_sealed)      /* the frame is encoded in the tail, not submitted */              \
     X(writer_submitted)   /* local write in flight, links have been told */                  \
     X(writer_durable)     /* the local write is complete, nobody has been answered */        \

@@ -40,10 +40,16 @@ void lower_priority() {
     (void)::syscall(SYS_ioprio_set, kWhoProcess, 0, kBestEffort | kLowest);
 }
 
+// The space changes with almost all that is applied.
+bool same_but_for_space(const Snapshot& one, Snapshot other) {
+    other.used = one.used;
+    return one == other;
+}
+
 }  // namespace
 
 Status reset_store(const std::string& store) {
-    return reset_tree(store, {kCatalogueFolder, "kept", "holds", "ballast"});
+    return reset_tree(store, {kCatalogueFolder, "history", "kept", "holds", "ballast"});
 }
 
 Applier::Applier(ApplierOptions options) : options_(std::move(options)), rest_(options_.delay) {}
@@ -62,7 +68,9 @@ Result<std::unique_ptr<Applier>> Applier::open(ApplierOptions options) {
     TS_ASSIGN(const bool interrupted, reset_interrupted(store));
     if (interrupted) TS_TRY(reset_store(store));
     TS_ASSIGN(applier->tree_, Tree::open(store, {.on_step = applier->options_.on_step}));
-    TS_ASSIGN(applier->database_, Database::open(store + "/" + kCatalogueFolder));
+    TS_ASSIGN(auto progress, Progress::open(store, Progress::Role::kOwner));
+    applier->progress_.emplace(std::move(progress));
+    TS_ASSIGN(applier->database_, Database::open(store, applier->progress_->history()));
     TS_ASSIGN(applier->catalogue_, Catalogue::open(*applier->database_, applier->options_.volume));
     Catalogue& catalogue = *applier->catalogue_;
     if (catalogue.fresh()) {
@@ -73,6 +81,7 @@ Result<std::unique_ptr<Applier>> Applier::open(ApplierOptions options) {
         TS_TRY(catalogue.commit({.applied = {}, .seeded = {}}));
     }
     TS_ASSIGN(applier->history_, History::open({.store = store,
+                                                .progress = *applier->progress_,
                                                 .database = *applier->database_,
                                                 .catalogue = catalogue,
                                                 .tree = *applier->tree_}));
@@ -81,6 +90,11 @@ Result<std::unique_ptr<Applier>> Applier::open(ApplierOptions options) {
     applier->tried_ = catalogue.applied().lsn;
     applier->seeded_ = catalogue.seeded();
     return applier;
+}
+
+Status Applier::abandon_snapshots() {
+    const std::lock_guard work{work_mutex_};
+    return history_->abandon();
 }
 
 Status Applier::begin_at(Position position) {
@@ -149,9 +163,10 @@ std::uint64_t Applier::snapshots_version() const {
 void Applier::publish_snapshots() {
     auto now = history_->snapshots();
     const std::lock_guard lock{mutex_};
-    if (now == snapshots_) return;
+    const bool changed = !std::equal(now.begin(), now.end(), snapshots_.begin(), snapshots_.end(),
+                                     same_but_for_space);
     snapshots_ = std::move(now);
-    ++snapshots_version_;
+    if (changed) ++snapshots_version_;
 }
 
 void Applier::run() {
@@ -309,7 +324,8 @@ Status Applier::read_batch(Delta& delta, Position& end, Lsn limit) {
 
 // A full disk costs the snapshots their history, not the replica its next change.
 Status Applier::keep_and_apply(const Delta& delta, const Position& end) {
-    if (disk_is_nearly_full()) TS_TRY(make_room());
+    // Giving up has come half-way, or has to begin.
+    if (!database_->has_history() || disk_is_nearly_full(delta.bytes())) TS_TRY(make_room());
     const Status status = apply_delta(delta, end);
     if (status.ok() || status.error().code != ENOSPC || catalogue_->newest_kept() == Lsn{})
         return status;
@@ -319,13 +335,15 @@ Status Applier::keep_and_apply(const Delta& delta, const Position& end) {
     return apply_delta(delta, end);
 }
 
-bool Applier::disk_is_nearly_full() const {
+// `coming`: what is about to be written to the tree; as much again may have to be kept, twice,
+// until the database has it in its files, and the journal needs room beside both.
+bool Applier::disk_is_nearly_full(std::uint64_t coming) const {
     struct statvfs space {};
     if (catalogue_->newest_kept() == Lsn{} || ::statvfs(options_.store.c_str(), &space) != 0)
         return false;
     const std::uint64_t spare =
         std::min(kSpareBytes, space.f_blocks * space.f_frsize / kSpareShare);
-    return space.f_bavail * space.f_frsize < spare;
+    return space.f_bavail * space.f_frsize < spare + 3 * coming;
 }
 
 // First what retention allows, then all.
@@ -335,7 +353,7 @@ Status Applier::make_room() {
     for (const Lsn number : going) catalogue_->doom(number);
     Result<bool> more{!going.empty()};
     while (more.ok() && *more) more = history_->tidy_up();
-    if (more.ok() && !going.empty() && !disk_is_nearly_full()) return {};
+    if (more.ok() && !going.empty() && !disk_is_nearly_full(0)) return {};
     catalogue_->drop();
     history_->dropped();
     return history_->give_up();

@@ -55,6 +55,8 @@ class Applier {
     Applier(const Applier&) = delete;
     Applier& operator=(const Applier&) = delete;
 
+    // The store is about to be emptied.
+    Status abandon_snapshots();
     // An empty store stands here: its journal begins after this position.
     Status begin_at(Position position);
 
@@ -77,7 +79,8 @@ class Applier {
     }
     // Of the last attempt.
     [[nodiscard]] Status error() const;
-    // As of the last commit, oldest first; and a counter that rises when the list has changed.
+    // As of the last commit, oldest first; and a counter that rises when more of the list has
+    // changed than the space.
     [[nodiscard]] std::vector<Snapshot> snapshots() const;
     [[nodiscard]] std::uint64_t snapshots_version() const;
     // In the caller's thread: removes all that no snapshot needs, as far as nobody reads it.
@@ -93,7 +96,7 @@ class Applier {
     Status read_batch(Delta& delta, Position& end, Lsn limit);
     Status keep_and_apply(const Delta& delta, const Position& end);
     Status apply_delta(const Delta& delta, const Position& end);
-    [[nodiscard]] bool disk_is_nearly_full() const;
+    [[nodiscard]] bool disk_is_nearly_full(std::uint64_t coming) const;
     Status make_room();
     void publish_snapshots();
     // What is to be done when nothing is to be applied. False: nothing is left for now.
@@ -103,6 +106,7 @@ class Applier {
     const ApplierOptions options_;
     std::mutex work_mutex_;
     std::unique_ptr<Tree> tree_;
+    std::optional<Progress> progress_;
     std::unique_ptr<Database> database_;
     std::unique_ptr<Catalogue> catalogue_;
     std::unique_ptr<History> history_;

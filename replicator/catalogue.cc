@@ -124,8 +124,11 @@ void Catalogue::doom(Lsn number) {
 
 void Catalogue::destroy(Lsn number) { snapshots_.erase(number); }
 
-void Catalogue::break_all() {
-    for (auto& [number, record] : snapshots_) record.snapshot.broken = true;
+// It holds whether or not what is not committed is dropped: it has been said elsewhere.
+void Catalogue::break_upto(Lsn last) {
+    broken_upto_ = last;
+    for (auto& [number, record] : snapshots_)
+        if (number <= last) record.snapshot.broken = true;
 }
 
 Status Catalogue::commit(const Commit& commit, Batch more) {
@@ -178,6 +181,7 @@ void Catalogue::drop() {
     roots_ = committed_roots_;
     snapshots_ = committed_snapshots_;
     newest_mark_ = Lsn{state_.newest_mark};
+    break_upto(broken_upto_);
 }
 
 }  // namespace twinspool

@@ -52,7 +52,7 @@ class Catalogue : public ObjectIndex {
     void take(const Delta& delta);
     void doom(Lsn number);
     void destroy(Lsn number);
-    void break_all();  // those that live cannot be read from now on
+    void break_upto(Lsn number);  // those up to this one cannot be read from now on
 
     struct Commit {
         Position applied;
@@ -80,6 +80,7 @@ class Catalogue : public ObjectIndex {
     std::map<Lsn, SnapshotRecord> snapshots_;
     std::map<Lsn, SnapshotRecord> committed_snapshots_;
     Lsn newest_mark_;
+    Lsn broken_upto_;
 };
 
 }  // namespace twinspool

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <chrono>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -19,7 +20,6 @@ namespace {
 constexpr std::size_t kWriteBufferBytes = std::size_t{16} << 20;
 constexpr std::size_t kBlockCacheBytes = std::size_t{32} << 20;
 constexpr int kBloomBits = 10;
-constexpr std::array<const char*, kFamilies> kNames{"default", "history"};
 // The owner may remove a file between the reader's look at the list and at the file.
 constexpr int kCatchUpAttempts = 50;
 constexpr std::chrono::milliseconds kCatchUpAgain{2};
@@ -43,7 +43,6 @@ std::string_view view(const rocksdb::Slice& text) { return {text.data(), text.si
 rocksdb::Options options_of_all() {
     rocksdb::Options options;
     options.create_if_missing = true;
-    options.create_missing_column_families = true;
     options.write_buffer_size = kWriteBufferBytes;
     options.max_background_jobs = 2;
     options.compression = rocksdb::kLZ4Compression;
@@ -59,10 +58,33 @@ rocksdb::Options options_of_all() {
     return options;
 }
 
-std::vector<rocksdb::ColumnFamilyDescriptor> families_of(const rocksdb::Options& options) {
-    std::vector<rocksdb::ColumnFamilyDescriptor> families;
-    for (const char* name : kNames) families.emplace_back(name, options);
-    return families;
+using Handle = std::unique_ptr<rocksdb::DB>;
+
+std::string catalogue_path(const std::string& store) { return store + "/catalogue"; }
+std::string histories_path(const std::string& store) { return store + "/history"; }
+std::string history_path(const std::string& store, std::uint64_t number) {
+    return fmt::format("{}/{}", histories_path(store), number);
+}
+
+Result<Handle> open_owned(const std::string& path) {
+    rocksdb::DB* database = nullptr;
+    const auto status = rocksdb::DB::Open(options_of_all(), path, &database);
+    if (!status.ok()) return failed(status, "open");
+    return Handle{database};
+}
+
+Result<Handle> open_secondary(const std::string& path, const std::string& scratch) {
+    struct stat standing {};
+    if (::stat((path + "/CURRENT").c_str(), &standing) != 0)
+        return last_error("open the catalogue {}", path);
+    rocksdb::DB* database = nullptr;
+    rocksdb::Status status;
+    for (int attempt = 0; attempt < kCatchUpAttempts; ++attempt) {
+        status = rocksdb::DB::OpenAsSecondary(options_of_all(), path, scratch, &database);
+        if (status.ok()) return Handle{database};
+        std::this_thread::sleep_for(kCatchUpAgain);
+    }
+    return failed(status, "open");
 }
 
 }  // namespace
@@ -107,51 +129,41 @@ std::string_view KeyRange::value() const { return view(parts_->iterator->value()
 Status KeyRange::status() const { return checked(parts_->iterator->status(), "read"); }
 
 struct Database::Parts {
-    ~Parts() {
-        for (auto* handle : handles)
-            if (handle != nullptr) (void)database->DestroyColumnFamilyHandle(handle);
+    [[nodiscard]] rocksdb::DB& of(Family family) const {
+        const auto& database = databases[static_cast<std::size_t>(family)];
+        TS_ASSERT(database != nullptr);
+        return *database;
     }
-    [[nodiscard]] rocksdb::ColumnFamilyHandle* of(Family family) const {
-        return handles[static_cast<std::size_t>(family)];
-    }
+    Status write(Family family, rocksdb::WriteBatch& changes, bool sync);
 
-    rocksdb::Options options = options_of_all();
-    std::unique_ptr<rocksdb::DB> database;
-    std::vector<rocksdb::ColumnFamilyHandle*> handles;
-    bool write_failed = false;
+    std::string store;
+    std::array<Handle, kFamilies> databases;
+    std::array<bool, kFamilies> write_failed{};
     std::mutex catching_up;  // one at a time
 };
 
 Database::Database(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Database::~Database() = default;
 
-Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
+Result<std::unique_ptr<Database>> Database::open(const std::string& store, std::uint64_t history) {
     auto parts = std::make_unique<Parts>();
-    rocksdb::DB* database = nullptr;
-    const auto status = rocksdb::DB::Open(parts->options, path, families_of(parts->options),
-                                          &parts->handles, &database);
-    if (!status.ok()) return failed(status, "open");
-    parts->database.reset(database);
+    parts->store = store;
+    TS_ASSIGN(parts->databases[0], open_owned(catalogue_path(store)));
+    std::error_code code;
+    std::filesystem::create_directories(histories_path(store), code);
+    if (code) return make_error(code.value(), "make the folder {}", histories_path(store));
+    TS_ASSIGN(parts->databases[1], open_owned(history_path(store, history)));
     return std::unique_ptr<Database>{new Database{std::move(parts)}};
 }
 
-Result<std::unique_ptr<Database>> Database::open_to_read(const std::string& path,
+Result<std::unique_ptr<Database>> Database::open_to_read(const std::string& store,
+                                                         std::uint64_t history,
                                                          const std::string& scratch) {
-    struct stat status {};
-    if (::stat((path + "/CURRENT").c_str(), &status) != 0)
-        return last_error("open the catalogue {}", path);
     auto parts = std::make_unique<Parts>();
-    rocksdb::DB* database = nullptr;
-    rocksdb::Status opened;
-    for (int attempt = 0; attempt < kCatchUpAttempts; ++attempt) {
-        opened = rocksdb::DB::OpenAsSecondary(
-            parts->options, path, scratch, families_of(parts->options), &parts->handles, &database);
-        if (opened.ok()) break;
-        parts->handles.clear();
-        std::this_thread::sleep_for(kCatchUpAgain);
-    }
-    if (!opened.ok()) return failed(opened, "open");
-    parts->database.reset(database);
+    parts->store = store;
+    TS_ASSIGN(parts->databases[0], open_secondary(catalogue_path(store), scratch + "/catalogue"));
+    TS_ASSIGN(parts->databases[1],
+              open_secondary(history_path(store, history), scratch + "/history"));
     std::unique_ptr<Database> reader{new Database{std::move(parts)}};
     TS_TRY(reader->catch_up());
     return reader;
@@ -159,8 +171,7 @@ Result<std::unique_ptr<Database>> Database::open_to_read(const std::string& path
 
 Result<std::optional<std::string>> Database::get(Family family, std::string_view key) const {
     std::string value;
-    const auto status =
-        parts_->database->Get(rocksdb::ReadOptions{}, parts_->of(family), slice(key), &value);
+    const auto status = parts_->of(family).Get(rocksdb::ReadOptions{}, slice(key), &value);
     if (status.IsNotFound()) return std::optional<std::string>{};
     if (!status.ok()) return failed(status, "read");
     return std::optional{std::move(value)};
@@ -176,53 +187,64 @@ KeyRange Database::range(Family family, std::string_view from, std::string_view 
     rocksdb::ReadOptions options;
     options.iterate_lower_bound = &parts->lower;
     options.iterate_upper_bound = &parts->upper;
-    parts->iterator.reset(parts_->database->NewIterator(options, parts_->of(family)));
+    parts->iterator.reset(parts_->of(family).NewIterator(options));
     return KeyRange{std::move(parts)};
 }
 
 Status Database::write(const Batch& batch, Durability durability) {
-    rocksdb::WriteBatch changes;
+    std::array<rocksdb::WriteBatch, kFamilies> changes;
     for (const auto& change : batch.changes_) {
-        const auto status = change.erased
-                                ? changes.Delete(parts_->of(change.family), change.key)
-                                : changes.Put(parts_->of(change.family), change.key, change.value);
+        auto& its = changes[static_cast<std::size_t>(change.family)];
+        const auto status =
+            change.erased ? its.Delete(change.key) : its.Put(change.key, change.value);
         if (!status.ok()) return failed(status, "change");
     }
+    for (const Family family : {Family::kHistory, Family::kState}) {
+        auto& its = changes[static_cast<std::size_t>(family)];
+        if (its.Count() != 0) TS_TRY(parts_->write(family, its, durability == Durability::kSynced));
+    }
+    return {};
+}
+
+Status Database::Parts::write(Family family, rocksdb::WriteBatch& changes, bool sync) {
+    auto& once_failed = write_failed[static_cast<std::size_t>(family)];
     // After a full disk RocksDB refuses to write until it is told to look again.
-    if (parts_->write_failed) (void)parts_->database->Resume();
+    if (once_failed) (void)of(family).Resume();
     rocksdb::WriteOptions options;
-    options.sync = durability == Durability::kSynced;
-    const auto status = parts_->database->Write(options, &changes);
-    parts_->write_failed = !status.ok();
+    options.sync = sync;
+    const auto status = of(family).Write(options, &changes);
+    once_failed = !status.ok();
     return checked(status, "write");
 }
 
-Status Database::sync() {
-    const auto status = parts_->database->SyncWAL();
-    parts_->write_failed |= !status.ok();
-    return checked(status, "sync");
-}
+Status Database::sync() { return checked(parts_->of(Family::kHistory).SyncWAL(), "sync"); }
 
-Status Database::forget(Family family) {
-    auto*& handle = parts_->handles[static_cast<std::size_t>(family)];
-    if (parts_->write_failed) (void)parts_->database->Resume();
-    TS_TRY(checked(parts_->database->DropColumnFamily(handle), "empty"));
-    TS_TRY(checked(parts_->database->DestroyColumnFamilyHandle(handle), "empty"));
-    handle = nullptr;
-    return checked(parts_->database->CreateColumnFamily(
-                       parts_->options, kNames[static_cast<std::size_t>(family)], &handle),
-                   "empty");
+bool Database::has_history() const { return parts_->databases[1] != nullptr; }
+
+Status Database::begin_history(std::uint64_t number) {
+    parts_->databases[1].reset();
+    parts_->write_failed[1] = false;
+    std::error_code code;
+    for (const auto& each :
+         std::filesystem::directory_iterator{histories_path(parts_->store), code})
+        (void)std::filesystem::remove_all(each.path(), code);
+    if (code) return make_error(code.value(), "empty the folder {}", histories_path(parts_->store));
+    TS_ASSIGN(parts_->databases[1], open_owned(history_path(parts_->store, number)));
+    return {};
 }
 
 Status Database::catch_up() {
     const std::lock_guard lock{parts_->catching_up};
     rocksdb::Status status;
-    for (int attempt = 0; attempt < kCatchUpAttempts; ++attempt) {
-        status = parts_->database->TryCatchUpWithPrimary();
-        if (status.ok()) return {};
-        std::this_thread::sleep_for(kCatchUpAgain);
+    for (const auto& database : parts_->databases) {
+        for (int attempt = 0; attempt < kCatchUpAttempts; ++attempt) {
+            status = database->TryCatchUpWithPrimary();
+            if (status.ok()) break;
+            std::this_thread::sleep_for(kCatchUpAgain);
+        }
+        if (!status.ok()) return failed(status, "follow");
     }
-    return failed(status, "follow");
+    return {};
 }
 
 }  // namespace twinspool

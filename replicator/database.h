@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Database: the ordered, checksummed store below the catalogue and the history: a RocksDB in
-// STORE/catalogue, used nowhere else. Two families of keys, compared bytewise.
+// Database: the ordered, checksummed store below the catalogue and the history: two RocksDB, in
+// STORE/catalogue and STORE/history/<n>, used nowhere else. Keys are compared bytewise. Two, so
+// that a disk that history has filled does not keep the catalogue from being written, and so that
+// history can go at once.
 //
 // One process owns it and writes; others may read it meanwhile. Durable is what was written with
 // kSynced, or before a sync(); what was written survives a kill in any case.
@@ -24,7 +26,7 @@ enum class Family : std::uint8_t {
 };
 inline constexpr std::size_t kFamilies = 2;
 
-// Changes that become so together.
+// Changes that are written together: those of a family all or none, the history's first.
 class Batch {
    public:
     Batch();
@@ -73,11 +75,12 @@ class KeyRange {
 
 class Database {
    public:
-    // Makes it if need be. EBUSY: another process owns it.
-    static Result<std::unique_ptr<Database>> open(const std::string& path);
+    // Makes it if need be. EBUSY: another process owns it. `history`: its number.
+    static Result<std::unique_ptr<Database>> open(const std::string& store, std::uint64_t history);
     // As it is now, for a process that does not own it; `scratch` is an empty directory of its own.
     // ENOENT: there is none.
-    static Result<std::unique_ptr<Database>> open_to_read(const std::string& path,
+    static Result<std::unique_ptr<Database>> open_to_read(const std::string& store,
+                                                          std::uint64_t history,
                                                           const std::string& scratch);
     ~Database();
 
@@ -87,8 +90,10 @@ class Database {
     enum class Durability : std::uint8_t { kWritten, kSynced };
     Status write(const Batch& batch, Durability durability);
     Status sync();
-    // Empties a family at once, giving its space back. Durable.
-    Status forget(Family family);
+    // Goes on with an empty history of this number, and gives the space of all others back. It may
+    // fail half-way: then it is to be called again before the history is used.
+    Status begin_history(std::uint64_t number);
+    [[nodiscard]] bool has_history() const;
 
     // A reader sees everything that was written before this call.
     Status catch_up();

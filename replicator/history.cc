@@ -66,8 +66,7 @@ Result<std::vector<std::string>> some_names(int folder, std::size_t limit) {
 }  // namespace
 
 Result<std::unique_ptr<History>> History::open(const Parts& parts) {
-    TS_ASSIGN(auto progress, Progress::open(parts.store, Progress::Role::kOwner));
-    std::unique_ptr<History> history{new History{parts, std::move(progress)}};
+    std::unique_ptr<History> history{new History{parts}};
     TS_TRY(history->load());
     return history;
 }
@@ -87,6 +86,8 @@ Status History::load() {
     TS_ASSIGN(const auto folders, parts_.tree.list(kept_.get()));
     for (const auto& name : folders)
         if (const auto span = span_of_folder(name)) (void)totals_[*span];
+    // Giving up may have been interrupted.
+    parts_.catalogue.break_upto(parts_.progress.broken_upto());
     keep_ballast();
     return {};
 }
@@ -113,7 +114,7 @@ Status History::keep(const Delta& delta) {
     if (!images.saved_any()) return {};
     TS_FAULT(history_kept);
     TS_TRY(parts_.database.sync());
-    progress_.rise();
+    parts_.progress.rise();
     TS_FAULT(history_synced);
     return {};
 }
@@ -189,7 +190,7 @@ Result<bool> History::destroy_doomed() {
         }
         parts_.catalogue.destroy(number);
         TS_TRY(parts_.catalogue.commit_in_place());
-        progress_.rise();
+        parts_.progress.rise();
         (void)::unlink(hold_path(parts_.store, number).c_str());
         any = true;
     }
@@ -197,6 +198,8 @@ Result<bool> History::destroy_doomed() {
 }
 
 Result<bool> History::tidy_up() {
+    // Giving up has come half-way.
+    if (!parts_.database.has_history()) TS_TRY(give_up());
     TS_ASSIGN(const bool destroyed, destroy_doomed());
     for (const auto& [span, totals] : totals_)
         if (is_garbage(span)) return purge_some(Span{span});
@@ -259,17 +262,22 @@ Status History::remove_kept(int folder, const std::string& name) {
     return parts_.catalogue.erase(object);
 }
 
-// First the word that nothing can be read any more, then the deed.
+// First the word that nothing can be read any more, then the deed. Neither needs space.
 Status History::give_up() {
-    spdlog::error("standby {}: the disk is full: the history of its snapshots is given up",
-                  parts_.store);
-    (void)::unlink((parts_.store + kBallast).c_str());
-    parts_.catalogue.break_all();
-    TS_TRY(parts_.catalogue.commit_in_place());
-    progress_.rise();
+    const Lsn newest = parts_.catalogue.newest_kept();
+    if (newest != Lsn{}) {
+        spdlog::error("standby {}: the disk is full: the history of its snapshots is given up",
+                      parts_.store);
+        TS_TRY(parts_.progress.break_upto(newest));
+    }
     TS_FAULT(history_gave_up);
+    (void)::unlink((parts_.store + kBallast).c_str());
     dropped();
-    TS_TRY(parts_.database.forget(Family::kHistory));
+    const std::uint64_t next = parts_.progress.history() + 1;
+    TS_TRY(parts_.database.begin_history(next));
+    TS_TRY(parts_.progress.begin_history(next));
+    parts_.catalogue.break_upto(parts_.progress.broken_upto());
+    TS_TRY(parts_.catalogue.commit_in_place());
     for (auto& [span, totals] : totals_) totals.entry_bytes = 0;
     for (bool more = true; more;) {
         TS_ASSIGN(more, tidy_up());

@@ -32,6 +32,7 @@ class History final : public Keeper {
    public:
     struct Parts {
         std::string store;
+        Progress& progress;
         Database& database;
         Catalogue& catalogue;
         Tree& tree;
@@ -57,14 +58,15 @@ class History final : public Keeper {
     [[nodiscard]] bool waits_for_readers() const { return waits_; }
     // Everything kept goes, at once; the snapshots that live are broken from now on.
     Status give_up();
+    // The store is about to be emptied: nobody reads from it any more.
+    Status abandon() { return parts_.progress.break_upto(parts_.catalogue.newest_kept()); }
 
     // With the space that destroying each would free. Those doomed are left out.
     [[nodiscard]] std::vector<Snapshot> snapshots() const;
 
    private:
     friend class BeforeImages;
-    explicit History(const Parts& parts, Progress progress)
-        : parts_(parts), progress_(std::move(progress)) {}
+    explicit History(const Parts& parts) : parts_(parts) {}
     Status load();
     Result<Fd> open_folder(const Span& span);
     Result<bool> destroy_doomed();
@@ -76,7 +78,6 @@ class History final : public Keeper {
     void keep_ballast() const;
 
     const Parts parts_;
-    Progress progress_;
     Fd kept_;  // STORE/kept
     std::map<Span, Totals> totals_;
     std::map<Span, std::uint64_t> kept_now_;  // bytes of files, since the last commit

@@ -32,6 +32,7 @@ struct Past::Parts final : PastSource {
         }
         return now;
     }
+    [[nodiscard]] Lsn broken_upto() const override { return progress.broken_upto(); }
     Result<std::map<Lsn, SnapshotRecord>> records() const;
     Result<std::vector<ImageRoot>> roots() const;
 
@@ -50,6 +51,7 @@ Result<std::map<Lsn, SnapshotRecord>> Past::Parts::records() const {
         TS_ASSIGN(auto record, decode_snapshot(range.value()));
         const Lsn number = keys::number_at_end(range.key());
         record.snapshot.number = number;
+        record.snapshot.broken |= number <= broken_upto();
         found.emplace(number, std::move(record));
     }
     TS_TRY(range.status());
@@ -77,7 +79,8 @@ Result<std::shared_ptr<Past>> Past::open(const PastOptions& options) {
     std::filesystem::create_directories(options.scratch, code);
     if (code) return make_error(code.value(), "make the folder {}", options.scratch);
     TS_ASSIGN(Progress progress, Progress::open(options.store, Progress::Role::kReader));
-    TS_ASSIGN(auto database, Database::open_to_read(options.store + "/catalogue", options.scratch));
+    TS_ASSIGN(auto database,
+              Database::open_to_read(options.store, progress.history(), options.scratch));
     auto parts =
         std::make_shared<Parts>(std::move(progress), std::move(database), std::move(store));
     parts->options = options;
@@ -127,7 +130,7 @@ Result<std::unique_ptr<Image>> Past::image(Lsn number) {
     if (record.doomed)
         return make_error(EBUSY, "read the snapshot {}: it is being destroyed",
                           record.snapshot.name);
-    if (record.snapshot.broken)
+    if (record.snapshot.broken || number <= parts_->broken_upto())
         return make_error(EIO, "read the snapshot {}, whose history was given up",
                           record.snapshot.name);
     std::optional<Fd> held;

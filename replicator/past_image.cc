@@ -17,17 +17,20 @@ constexpr std::size_t kMaxSizes = 4096;
 
 }  // namespace
 
+// A history that was given up is not looked into any more: another may stand in its place.
 Status PastImage::follow() {
+    const auto broken = [&] { return is_past() && number() <= source_->broken_upto(); };
+    if (broken()) return gave_up();
     TS_ASSIGN(const std::uint64_t at, source_->follow());
+    if (broken()) return gave_up();
     if (!is_past() || whole_at_ == at) return {};
     TS_ASSIGN(const auto text, source_->database().get(Family::kState, keys::snapshot(number())));
-    if (text) {
-        TS_ASSIGN(const auto record, decode_snapshot(*text));
-        if (!record.snapshot.broken) {
-            whole_at_ = at;
-            return {};
-        }
-    }
+    if (!text) return gave_up();
+    whole_at_ = at;
+    return {};
+}
+
+Error PastImage::gave_up() const {
     return make_error(EIO, "read the snapshot {}, whose history was given up",
                       record_.snapshot.name);
 }

@@ -31,6 +31,8 @@ class PastSource {
     // Makes the catalogue as new as anything that was seen before the call. Returns a number that
     // changes whenever it became newer.
     virtual Result<std::uint64_t> follow() = 0;
+    // All snapshots up to this one are broken.
+    [[nodiscard]] virtual Lsn broken_upto() const = 0;
 };
 
 class PastImage final : public Image {
@@ -63,6 +65,7 @@ class PastImage final : public Image {
     }
     // EIO from the moment on that the snapshot is broken.
     Status follow();
+    [[nodiscard]] Error gave_up() const;
     // ESTALE: the snapshot has no such object.
     Result<IndexEntry> known(ObjectId object) const;
     Result<bool> has_object(ObjectId object) const;

@@ -19,18 +19,32 @@ Result<Progress> Progress::open(const std::string& store, Role role) {
     const bool owner = role == Role::kOwner;
     const int flags = owner ? O_RDWR | O_CREAT : O_RDONLY;
     const Fd fd{::open(path.c_str(), flags | O_NOFOLLOW | O_CLOEXEC, 0600)};
-    if (!fd.valid() || (owner && ::ftruncate(fd.get(), kBytes) != 0))
-        return last_error("open {}", path);
+    if (!fd.valid()) return last_error("open {}", path);
+    if (const int error = owner ? ::posix_fallocate(fd.get(), 0, kBytes) : 0)
+        return make_error(error, "make {}", path);
     void* const memory = ::mmap(nullptr, kBytes, owner ? PROT_READ | PROT_WRITE : PROT_READ,
                                 MAP_SHARED, fd.get(), 0);
     if (memory == MAP_FAILED) return last_error("map {}", path);
-    return Progress{static_cast<std::atomic<std::uint64_t>*>(memory)};
+    return Progress{static_cast<Page*>(memory)};
 }
 
-Progress::Progress(Progress&& other) noexcept : counter_(std::exchange(other.counter_, nullptr)) {}
+Progress::Progress(Progress&& other) noexcept : page_(std::exchange(other.page_, nullptr)) {}
 
 Progress::~Progress() {
-    if (counter_ != nullptr) (void)::munmap(counter_, kBytes);
+    if (page_ != nullptr) (void)::munmap(page_, kBytes);
+}
+
+Status Progress::begin_history(std::uint64_t number) {
+    page_->history.store(number, std::memory_order_seq_cst);
+    if (::msync(page_, kBytes, MS_SYNC) != 0) return last_error("sync the store's progress");
+    return {};
+}
+
+Status Progress::break_upto(Lsn number) {
+    page_->broken_upto.store(number.value, std::memory_order_seq_cst);
+    if (::msync(page_, kBytes, MS_SYNC) != 0) return last_error("sync the store's progress");
+    rise();
+    return {};
 }
 
 }  // namespace twinspool

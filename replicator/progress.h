@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Progress: a counter in STORE/progress, mapped by the standby process and by those who read its
-// snapshots. It rises after history was written and before the tree is changed. So who has read
-// from the tree, and finds that the counter has not moved since the catalogue was looked at last,
-// knows that what was read is what the catalogue thinks of it. One owner; any number of readers.
+// Progress: numbers in STORE/progress, mapped by the standby process and by those who read its
+// snapshots. The counter rises after history was written and before the tree is changed. So who has
+// read from the tree, and finds that the counter has not moved since the catalogue was looked at
+// last, knows that what was read is what the catalogue thinks of it. The other says up to which
+// snapshot all are broken: it takes no space to say so, because it is said when the disk is full.
+// One owner; any number of readers.
 #pragma once
 
 #include <atomic>
@@ -11,6 +13,7 @@
 
 #include "journal/fd.h"
 #include "journal/result.h"
+#include "journal/units.h"
 
 namespace twinspool {
 
@@ -22,12 +25,30 @@ class Progress {
     Progress& operator=(Progress&&) = delete;
     ~Progress();
 
-    void rise() { counter_->fetch_add(1, std::memory_order_seq_cst); }
-    [[nodiscard]] std::uint64_t now() const { return counter_->load(std::memory_order_seq_cst); }
+    void rise() { page_->counter.fetch_add(1, std::memory_order_seq_cst); }
+    [[nodiscard]] std::uint64_t now() const {
+        return page_->counter.load(std::memory_order_seq_cst);
+    }
+    // Durable when it returns.
+    Status break_upto(Lsn number);
+    [[nodiscard]] Lsn broken_upto() const {
+        return Lsn{page_->broken_upto.load(std::memory_order_seq_cst)};
+    }
+
+    // Which history counts: the one before was given up. Durable when it returns.
+    Status begin_history(std::uint64_t number);
+    [[nodiscard]] std::uint64_t history() const {
+        return page_->history.load(std::memory_order_seq_cst);
+    }
 
    private:
-    explicit Progress(std::atomic<std::uint64_t>* counter) : counter_(counter) {}
-    std::atomic<std::uint64_t>* counter_;
+    struct Page {
+        std::atomic<std::uint64_t> counter;      // 0
+        std::atomic<std::uint64_t> broken_upto;  // 8
+        std::atomic<std::uint64_t> history;      // 16
+    };
+    explicit Progress(Page* page) : page_(page) {}
+    Page* page_;
 };
 
 }  // namespace twinspool

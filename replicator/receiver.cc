@@ -139,6 +139,7 @@ Status Receiver::start_over(const Welcome& welcome) {
     if (const auto snapshots = applier_->snapshots(); !snapshots.empty())
         spdlog::error("standby {}: its {} snapshots are lost, from {} to {}", store_.path,
                       snapshots.size(), snapshots.front().name, snapshots.back().name);
+    TS_TRY(applier_->abandon_snapshots());
     applier_.reset();
     TS_ASSIGN(const auto segments, list_segments(store_.journal()));
     for (const SegmentName& segment : segments)

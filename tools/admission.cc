@@ -21,8 +21,9 @@ namespace {
 constexpr const char* kProbeXattr = "trusted.twinspool.probe";
 constexpr const char* kMarker = "/volume";
 // What of a standby directory belongs to Twinspool, but for the replica tree.
-constexpr std::string_view kStandbyParts[] = {"journal", "catalogue", "staging",  "parked", "kept",
-                                              "holds",   "ballast",   "progress", "lock"};
+constexpr std::string_view kStandbyParts[] = {"journal",  "catalogue", "history", "staging",
+                                              "parked",   "kept",      "holds",   "ballast",
+                                              "progress", "lock"};
 
 std::string id_text(std::uint64_t id) { return fmt::format("0x{:016x}", id); }
 

@@ -164,8 +164,8 @@ Outcome<Snapshot> OpenPast::find(std::string_view name) const {
 Outcome<std::unique_ptr<Image>> OpenPast::image(const Snapshot& snapshot) {
     const auto broken = [&] {
         return failure(
-            "the snapshot {}@{} cannot be read any more: the standby had to give up its history, "
-            "for lack of space or because it began anew; `twinspool destroy {}@{}` removes it",
+            "the snapshot {}@{} is broken: the standby had to give up its history for lack of "
+            "space; `twinspool destroy {}@{}` removes it",
             paths_.name, snapshot.name, paths_.name, snapshot.name);
     };
     if (snapshot.broken) return broken();

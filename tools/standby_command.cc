@@ -34,7 +34,7 @@ Outcome<StandbyStore> claim(const VolumePaths& paths) {
     TS_ASSIGN(const auto config, load_running_volume(paths));
     const auto& path = config.standbys.front().path;
     TS_TRY(claim_standby(path, paths.name, config.id));
-    return StandbyStore{.path = path, .volume = config.id};
+    return StandbyStore{.path = path, .volume = config.id, .keep = config.snapshot.keep};
 }
 
 }  // namespace
@@ -78,7 +78,8 @@ Outcome<ExitCode> run_standby(const StandbyArguments& arguments) {
             "{} is not the standby of the volume {}: its file `volume` does not say so", path,
             paths.name);
     make_private();
-    TS_ASSIGN(const auto receiver, Receiver::open({.path = path, .volume = config.id}));
+    TS_ASSIGN(const auto receiver,
+              Receiver::open({.path = path, .volume = config.id, .keep = config.snapshot.keep}));
     TS_ASSIGN(const auto applied, receiver->apply_once({.tail = arguments.tail}));
     print(fmt::format("{}: {}/tree stands at record {} of {}\n", paths.name, path, applied.value,
                       receiver->end().value));

@@ -14,6 +14,7 @@ import os
 import random
 import stat
 import threading
+import time
 
 import calls
 
@@ -532,7 +533,7 @@ class Writer(threading.Thread):
             self.in_flight[0] in PARTIAL
             and isinstance(actual[1], int)
             and actual[1] < self.in_flight[-2]
-            and self.both.overlay.play(("listdir", "", 0)) in DEATH
+            and self.daemon_dies()
         )
 
     def read_cut_short(self, actual, expected):
@@ -541,8 +542,17 @@ class Writer(threading.Thread):
             self.in_flight[0] in ("pread", "read")
             and "ok" == actual[0] == expected[0]
             and actual[1][0] < expected[1][0]
-            and self.both.overlay.play(("listdir", "", 0)) in DEATH
+            and self.daemon_dies()
         )
+
+    def daemon_dies(self):
+        """Killed, its threads end one after the other, and those that are left still answer."""
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            if self.both.overlay.play(("listdir", "", 0)) in DEATH:
+                return True
+            time.sleep(0.02)
+        return False
 
     def stop(self):
         self.ended.set()

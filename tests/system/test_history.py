@@ -17,6 +17,7 @@ from load import Call, Load, write_and_sync
 SECONDS = float(os.environ.get("TWINSPOOL_HISTORY_SECONDS", "60"))
 SEED = os.environ.get("TWINSPOOL_SEED") or str(random.randrange(10**9))
 ALIVE = 5  # snapshots at a time
+ON_A_FULL_DISK = "history_gave_up"  # has a test of its own
 
 
 def fault_points():
@@ -24,7 +25,8 @@ def fault_points():
         listed = subprocess.run([volumes.PROGRAM, "--fault-points"], capture_output=True, text=True)
     except OSError:
         return []
-    return [name for name in listed.stdout.split() if name.startswith("history_")]
+    names = [name for name in listed.stdout.split() if name.startswith("history_")]
+    return [name for name in names if name != ON_A_FULL_DISK]
 
 
 def copy_of(volume, target):
@@ -84,7 +86,7 @@ class Copies:
         assert not any(row["broken"] or row["incomplete"] for row in listed.values()), listed
         for name, copy in self.copies.items():
             with images.mounted(self.volume, name) as shown:
-                found = images.differences(copy, shown.of())
+                found = images.differences_but_reserved(copy, shown.of())
             # Fails if a change was applied whose before-image was not durable, if one was kept
             # twice and the later won, or if a kept file went too early.
             assert found == [], f"seed {SEED}, {name}:\n" + "\n".join(found)
@@ -237,6 +239,36 @@ def test_a_full_standby_disk_costs_history_and_not_the_replica(disk, make_volume
     check_what_is_whole(volume, copies)
     assert not images.listed(volume)["after"]["broken"]
     volume.assert_equal()
+
+
+@pytest.mark.slow
+@pytest.mark.limit(300)
+def test_a_standby_killed_while_it_gives_up_history_goes_on(disk, make_volume):
+    volume = make_volume()
+    place = disk(volume.base / "disk", 300 << 20)
+    volume.standby = place.path / "standby"
+    volume.create()
+    volume.up(fault=ON_A_FULL_DISK)
+    volume.wait("in-sync")
+    first = volume.standby_pid
+    for number in range(8):
+        overwrite(volume)
+        if volume.standby_pid != first:
+            break
+        images.take(volume, f"s{number}", check=None)
+    else:
+        pytest.fail(f"nothing reaches the fault point: {place.free()} bytes are free")
+    assert "hear from the standby" in volume.log()
+    volume.wait_state("in-sync", timeout=60)
+    volume.assert_equal()
+    broken = [name for name, row in images.listed(volume).items() if row["broken"]]
+    assert broken, "they were said to be broken before the kill"
+    for name in broken:
+        refused(volume, name)
+    images.take(volume, "after")
+    copy = copy_of(volume, volume.base / "after")
+    write_and_sync(volume.dir / "file0", b"changed")
+    check_what_is_whole(volume, {"after": copy})
 
 
 def check_what_is_whole(volume, copies):

@@ -23,8 +23,10 @@ def due_of(name):
 def scheduled(make_volume):
     """Makes a volume with a table [snapshot]; up and in sync."""
 
-    def make(up=True, options=None, **snapshot):
+    def make(up=True, options=None, prepare=None, **snapshot):
         volume = make_volume(**(options or {}))
+        if prepare:
+            prepare(volume)
         volume.create()
         with open(volume.config_file, "a") as config:
             config.write("\n[snapshot]\n")
@@ -180,7 +182,7 @@ def test_why_one_fails_is_said_once(scheduled, fresh):
     shown = volume.run("status", volume.name, check=(0, 3)).out
     assert re.search(r"^ +trouble .*broken", shown, re.M), shown
     time.sleep(3)
-    complaint = re.compile(r"error: scheduled snapshot frequent-\S+: .*broken")
+    complaint = re.compile(r" error: scheduled snapshot frequent-\S+: .*broken")
     assert len(complaint.findall(volume.log())) == 1, volume.log()
     assert images.listed(volume) == {}
     switch.touch()

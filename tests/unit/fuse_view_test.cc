@@ -143,7 +143,8 @@ void expect_same(const std::string& ours, const std::string& theirs) {
     if (!S_ISDIR(a.st_mode)) return;
     const auto names = names_in(ours);
     EXPECT_EQ(names, names_in(theirs));
-    for (const auto& name : names) expect_same(ours + "/" + name, theirs + "/" + name);
+    for (const auto& name : names)
+        expect_same(fmt::format("{}/{}", ours, name), fmt::format("{}/{}", theirs, name));
 }
 
 // u::rw,u:user:r,g::-,m::r,o::- in the kernel's form.
@@ -466,6 +467,7 @@ TEST_F(FuseView, ManyReadersAtOnce) {
     show();
     std::vector<std::thread> readers;
     std::atomic<int> right{0};
+    readers.reserve(12);
     for (int reader = 0; reader < 12; ++reader)
         readers.emplace_back([&, reader] {
             const Fd fd{
