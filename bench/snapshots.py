@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ PAGE = 8192
 PAGES_FILE = 64 << 20
 READ_FILE = 100 << 20
 MESSAGE = 4096
+ALIVE = 10  # snapshots at a time, while the pause is measured
 
 FULL = {
     "files": (10_000, 1_000_000),
@@ -117,37 +119,38 @@ def make_files(directory, count):
     """As many small files as a spool of that size has, a thousand in a directory."""
     for number in range(count):
         if number % 1000 == 0:
-            folder = directory / f"{number // 1000}"
+            folder = directory / f"old{number // 1000}"
             folder.mkdir()
         fd = os.open(folder / str(number), os.O_CREAT | os.O_WRONLY, 0o600)
         os.write(fd, b"mail")
         os.close(fd)
 
 
+def durable(bench, volume, threads, *options):
+    """The command for deliveries as bench/durable.cc makes them; it wants fresh directories."""
+    places = [volume.base / f"raw{time.monotonic_ns()}", volume.dir / f"{time.monotonic_ns()}"]
+    for place in places:
+        place.mkdir()
+    return [bench, *places, f"--benchmark_filter=delivery/overlay/.*threads:{threads}$", *options]
+
+
 @contextlib.contextmanager
-def deliverers(bench, directory, count):
-    """Deliveries without a pause, as bench/durable.cc makes them, until the block ends."""
-    spare = directory.parent / "unused"
-    spare.mkdir(exist_ok=True)
+def deliverers(bench, volume, count):
+    """Deliveries without a pause until the block ends."""
     process = subprocess.Popen(
-        [
-            bench,
-            spare,
-            directory,
-            f"--benchmark_filter=delivery/overlay/.*threads:{count}$",
-            "--benchmark_min_time=36000",
-        ],
+        durable(bench, volume, count, "--benchmark_min_time=36000"),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         time.sleep(5)  # until it is past its own trials
         if process.poll() is not None:
-            sys.exit("bench/snapshots.py: bench_durable has ended by itself")
+            sys.exit(f"bench/snapshots.py: the deliveries have ended: {process.stderr.read()}")
         yield
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def measure_pauses(program, bench, place, how):
@@ -159,13 +162,14 @@ def measure_pauses(program, bench, place, how):
         volume = Volume(program, place, f"pause{count}")
         make_files(volume.dir, count)
         pauses, commands = [], []
-        with volume, deliverers(bench, volume.dir, 16):
+        with volume, deliverers(bench, volume, 16):
             for number in range(how["snapshots"]):
                 begin = time.monotonic()
                 pauses.append(volume.snapshot(f"s{number}")["pause_us"])
                 commands.append((time.monotonic() - begin) * 1000)
-                if number >= 3:
-                    volume.destroy(f"s{number - 3}")
+                if number % ALIVE == ALIVE - 1:  # together: each waits for the standby
+                    for old in range(number - ALIVE + 1, number):
+                        volume.destroy(f"s{old}")
         row = [statistics.median(pauses), percentile(pauses, 0.9), percentile(pauses, 0.99)]
         figures = " | ".join(f"{value:.0f}" for value in (*row, max(pauses)))
         print(
@@ -179,23 +183,15 @@ def measure_pauses(program, bench, place, how):
 
 
 def delivery_rate(volume, bench, seconds):
-    spare = volume.base / "unused"
-    spare.mkdir(exist_ok=True)
     out = volume.base / "delivery.json"
-    subprocess.run(
-        [
-            bench,
-            spare,
-            volume.dir,
-            "--benchmark_filter=delivery/overlay/.*threads:4$",
-            f"--benchmark_min_time={seconds}",
-            f"--benchmark_out={out}",
-            "--benchmark_out_format=json",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=True,
+    options = f"--benchmark_min_time={seconds}", f"--benchmark_out={out}"
+    done = subprocess.run(
+        durable(bench, volume, 4, *options, "--benchmark_out_format=json"),
+        capture_output=True,
+        text=True,
     )
+    if done.returncode:
+        sys.exit(f"bench/snapshots.py: a delivery failed: {done.stderr}")
     return json.loads(out.read_text())["benchmarks"][0]["items_per_second"]
 
 
@@ -341,8 +337,8 @@ def measure_space(program, place, how):
     grown = {name: after[name] - before.get(name, 0) for name in after}
     print("### Space that an hour of mail holds\n")
     print(
-        f"{count} messages of {MESSAGE} bytes come in after a snapshot, two thirds of them are seen,"
-        f" a third expunged;\nof the messages before it {expunged} are expunged and "
+        f"{count} messages of {MESSAGE} bytes come in after a snapshot, two thirds of them are"
+        f" seen, a third expunged;\nof the messages before it {expunged} are expunged and "
         f"{len(seen) - expunged} get another flag.\n"
     )
     print("| what the standby holds more, beside tree and journal | bytes | for each new message |")
@@ -361,6 +357,7 @@ def main(arguments):
         print(__doc__, file=sys.stderr)
         return 2
     program, bench, place = arguments
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the volume is taken down
     print("## Snapshots\n")
     measure_pauses(program, bench, place, how)
     measure_cost(program, bench, place, how)
