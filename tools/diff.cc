@@ -21,8 +21,6 @@
 namespace twinspool {
 namespace {
 
-constexpr std::string_view kTemporary = "diff-temporary-";
-
 std::string_view word_for(const ImageChange& change) {
     switch (change.kind) {
         case ImageChange::Kind::kCreated:
@@ -86,7 +84,7 @@ class Now {
         TS_ASSIGN(const auto lock, lock_volume(paths));
         now->clear_leavings();
         TS_ASSIGN(const auto taken,
-                  take_snapshot(paths, fmt::format("{}{}", kTemporary, ::getpid()),
+                  take_snapshot(paths, fmt::format("{}{}", kTemporaryPrefix, ::getpid()),
                                 {.hooks = SnapshotOptions::Hooks::kSkip}));
         now->temporary_ = Snapshot{.number = taken.lsn, .name = taken.name, .time = taken.time};
         TS_TRY(settle(paths));
@@ -110,7 +108,8 @@ class Now {
     // Those that a running diff uses are held by it.
     void clear_leavings() const {
         for (const auto& snapshot : past_.snapshots())
-            if (snapshot.name.starts_with(kTemporary)) (void)destroy_snapshot(past_, snapshot);
+            if (snapshot.name.starts_with(kTemporaryPrefix))
+                (void)destroy_snapshot(past_, snapshot);
     }
     OpenPast& past_;
     std::optional<Snapshot> temporary_;

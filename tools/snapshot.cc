@@ -192,6 +192,11 @@ Outcome<ExitCode> run_snapshot(const SnapshotArguments& arguments) {
         TS_TRY(check_snapshot_name(std::string_view{arguments.point}.substr(at + 1)));
     }
     TS_ASSIGN(const auto point, parse_point(arguments.point, PathPart::kNone));
+    if (point.snapshot.starts_with(kTemporaryPrefix))
+        return bad_input(
+            "\"{}\" cannot be the name of a snapshot: names that begin with {} are kept "
+            "for `twinspool diff`, which removes them",
+            point.snapshot, kTemporaryPrefix);
     const auto paths = VolumePaths::of(point.volume);
     TS_TRY(load_running_volume(paths));
     TS_ASSIGN(const auto lock, lock_volume(paths));

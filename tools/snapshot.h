@@ -9,6 +9,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "replicator/snapshot.h"
 #include "tools/complaint.h"
@@ -16,6 +17,9 @@
 #include "tools/point.h"
 
 namespace twinspool {
+
+// Names that begin so are those of `diff`, which destroys them all: nobody else's may.
+inline constexpr std::string_view kTemporaryPrefix = "diff-temporary-";
 
 struct Taken {
     std::string name;

@@ -133,7 +133,7 @@ def test_space_is_what_destroying_frees(volume):
     "point",
     ["vol", "vol@", "@x", "vol@9a", "vol@2026-08-20T03:00", "vol@-a", "vol@lsn:5", "vol@latest"]
     + ["vol@a/b", "vol@a:/x", "vol@a:", "vol@a@b", "vol@a b", "vol@a\nb", "vol@\u00e4", "vol@a%"]
-    + ["vol@" + "a" * 65, "../vol@x", ""],
+    + ["vol@" + "a" * 65, "../vol@x", "", "vol@diff-temporary-1"],
 )
 def test_what_cannot_be_a_name_is_refused(volume, point):
     before = records(volume)
