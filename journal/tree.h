@@ -139,6 +139,7 @@ class Tree {
                       ContentChange::Extents::const_iterator end);
     Status make_zeros(int fd, std::uint64_t offset, const Extent& extent, std::uint64_t file_size);
     Status empty_edges(int fd, std::uint64_t offset, const Extent& hole);
+    Status cut_at(int fd, std::uint64_t cut, const struct stat& before);
     Status set_size(int fd, std::uint64_t size);
 
     Fd store_;

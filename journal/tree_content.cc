@@ -62,11 +62,7 @@ Status Tree::change_content(int fd, const ContentChange& content) {
     struct stat status {};
     if (::fstat(fd, &status) != 0) return last_error("look at a file");
     const auto size = static_cast<std::uint64_t>(status.st_size);
-    if (content.cut() && size > *content.cut()) {
-        TS_TRY(step());
-        if (::ftruncate(fd, offset_of(*content.cut())) != 0)
-            return last_error("cut a file at {}", *content.cut());
-    }
+    if (content.cut()) TS_TRY(cut_at(fd, *content.cut(), status));
     const auto& extents = content.extents();
     for (auto it = extents.begin(); it != extents.end();) {
         if (it->second.kind == ExtentKind::kData) {
@@ -79,6 +75,18 @@ Status Tree::change_content(int fd, const ContentChange& content) {
     if (content.size()) TS_TRY(set_size(fd, *content.size()));
     for (const auto& [offset, extent] : extents)
         if (extent.kind == ExtentKind::kHole) TS_TRY(empty_edges(fd, offset, extent));
+    return {};
+}
+
+// Also where it is no longer than that: what was reserved beyond goes, as it did in the source. To
+// become longer keeps it; to be cut at the size that it has then does not.
+Status Tree::cut_at(int fd, std::uint64_t cut, const struct stat& before) {
+    const auto size = static_cast<std::uint64_t>(before.st_size);
+    if (size <= cut && before.st_blocks == 0) return {};
+    for (int times = size < cut ? 2 : 1; times != 0; --times) {
+        TS_TRY(step());
+        if (::ftruncate(fd, offset_of(cut)) != 0) return last_error("cut a file at {}", cut);
+    }
     return {};
 }
 

@@ -385,7 +385,22 @@ def test_diff_and_log_while_the_volume_is_down(mailbox):
 
 def test_a_diff_that_was_killed_leaves_nothing_for_long(mailbox):
     """Its snapshot is not held any more, so the next one takes it away."""
-    images.take(mailbox, "diff-temporary-1")
+    many = mailbox.dir / "many"
+    many.mkdir()
+    for number in range(3000):
+        (many / str(number)).write_bytes(b"x" * 3000)
+    environment = dict(os.environ, TWINSPOOL_ROOT=str(mailbox.root))
+    command = [PROGRAM, "diff", "vol@monday"]
+    for _ in range(20):  # it may be quicker than we are
+        diff = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        while diff.poll() is None and len(images.listed(mailbox)) == 1:
+            pass
+        diff.kill()
+        diff.wait()
+        if len(images.listed(mailbox)) == 2:
+            break
+    else:
+        pytest.fail("no diff was killed in time")
     mailbox.run("diff", "vol@monday")
     assert list(images.listed(mailbox)) == ["monday"]
 

@@ -176,6 +176,46 @@ TEST_F(ApplyRules, AHoleThatWasCutInsideABlockStaysAHole) {
     EXPECT_EQ(status_of("a").st_blocks, 0);
 }
 
+// As in the source, a truncate gives back what was reserved beyond the end, also where the size
+// stays as it is: what is written behind it later leaves a hole.
+TEST_F(ApplyRules, ATruncateToTheSameSizeGivesBackWhatIsBeyond) {
+    create(kFile, kTop, "file", file());
+    write(kFile, "12345");
+    log.add(AllocateOp{.object = kFile,
+                       .kind = AllocateKind::kAllocate,
+                       .offset = 0,
+                       .length = 1 << 20,
+                       .size = 5,
+                       .mtime = {8, 8}});
+    apply_all();
+    struct stat status {};
+    ASSERT_EQ(::stat(path("file").c_str(), &status), 0);
+    ASSERT_GE(status.st_blocks * 512, 1 << 20);
+    log.add(TruncateOp{.object = kFile, .size = 5, .mtime = {8, 8}});
+    apply_all();
+    ASSERT_EQ(::stat(path("file").c_str(), &status), 0);
+    EXPECT_LT(status.st_blocks * 512, 1 << 16);
+    EXPECT_EQ(status.st_size, 5);
+}
+
+TEST_F(ApplyRules, ATruncateBeyondWhatIsWrittenLaterInTheRangeGivesItBackToo) {
+    create(kFile, kTop, "file", file());
+    log.add(AllocateOp{.object = kFile,
+                       .kind = AllocateKind::kAllocate,
+                       .offset = 0,
+                       .length = 1 << 20,
+                       .size = 0,
+                       .mtime = {8, 8}});
+    apply_all();
+    write(kFile, "12345");
+    log.add(TruncateOp{.object = kFile, .size = 5, .mtime = {8, 8}});
+    apply_all();
+    struct stat status {};
+    ASSERT_EQ(::stat(path("file").c_str(), &status), 0);
+    EXPECT_LT(status.st_blocks * 512, 1 << 16);
+    EXPECT_EQ(status.st_size, 5);
+}
+
 TEST_F(ApplyRules, WritingKeepsACapabilityThatTheSourceHas) {
     const std::string none{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     create(kFile, kTop, "a", file(0755));
