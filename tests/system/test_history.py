@@ -4,7 +4,6 @@ what a plain copy of the volume was at its moment; and what had to be given up i
 """
 import os
 import random
-import shutil
 import subprocess
 import time
 
@@ -27,11 +26,6 @@ def fault_points():
         return []
     names = [name for name in listed.stdout.split() if name.startswith("history_")]
     return [name for name in names if name != ON_A_FULL_DISK]
-
-
-def copy_of(volume, target):
-    subprocess.run(["cp", "-a", volume.backing(), target], check=True)
-    return target
 
 
 class Copies:
@@ -58,7 +52,7 @@ class Copies:
         self.perhaps.add(name)
         taking = Call(lambda: images.take(self.volume, name, check=None, **options))
         taking.join(15)
-        self.copies[name] = copy_of(self.volume, self.place / name)
+        self.copies[name] = images.Copy(self.volume.backing(), self.place / name)
         if taking.returned and taking.value.report:
             self.perhaps.discard(name)
         self.load.start()
@@ -74,7 +68,7 @@ class Copies:
         return destroying
 
     def forget(self, name):
-        shutil.rmtree(self.copies.pop(name))
+        self.copies.pop(name).remove()
 
     def check(self):
         listed = images.listed(self.volume)
@@ -86,7 +80,7 @@ class Copies:
         assert not any(row["broken"] or row["incomplete"] for row in listed.values()), listed
         for name, copy in self.copies.items():
             with images.mounted(self.volume, name) as shown:
-                found = images.differences_but_reserved(copy, shown.of())
+                found = copy.differences(shown.of())
             # Fails if a change was applied whose before-image was not durable, if one was kept
             # twice and the later won, or if a kept file went too early.
             assert found == [], f"seed {SEED}, {name}:\n" + "\n".join(found)
@@ -217,7 +211,7 @@ def test_a_full_standby_disk_costs_history_and_not_the_replica(disk, make_volume
     for number in range(8):
         name = f"s{number}"
         images.take(volume, name)
-        copies[name] = copy_of(volume, volume.base / name)
+        copies[name] = images.Copy(volume.backing(), volume.base / name)
         overwrite(volume)
         # Fails if a replica stands still because its disk is full of history.
         volume.wait("applied", timeout=120)
@@ -234,7 +228,7 @@ def test_a_full_standby_disk_costs_history_and_not_the_replica(disk, make_volume
         images.destroy(volume, name)
     assert not any(row["broken"] for row in images.listed(volume).values())
     images.take(volume, "after")
-    copies["after"] = copy_of(volume, volume.base / "after")
+    copies["after"] = images.Copy(volume.backing(), volume.base / "after")
     write_and_sync(volume.dir / "file0", b"changed")
     check_what_is_whole(volume, copies)
     assert not images.listed(volume)["after"]["broken"]
@@ -266,7 +260,7 @@ def test_a_standby_killed_while_it_gives_up_history_goes_on(disk, make_volume):
     for name in broken:
         refused(volume, name)
     images.take(volume, "after")
-    copy = copy_of(volume, volume.base / "after")
+    copy = images.Copy(volume.backing(), volume.base / "after")
     write_and_sync(volume.dir / "file0", b"changed")
     check_what_is_whole(volume, {"after": copy})
 
@@ -276,4 +270,4 @@ def check_what_is_whole(volume, copies):
     for name, row in images.listed(volume).items():
         if not row["broken"]:
             with images.mounted(volume, name) as shown:
-                assert images.differences(copies[name], shown.of()) == [], name
+                assert copies[name].differences(shown.of()) == [], name
