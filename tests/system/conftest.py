@@ -27,6 +27,10 @@ class Overdue(Exception):
 
 
 def pytest_configure(config):
+    # A shell without job control starts what is in the background with SIGINT ignored, and so would
+    # be every program that a test interrupts.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: takes more than about ten seconds")
     config.addinivalue_line("markers", "limit(seconds): the test is ended after that time")
     config.addinivalue_line("markers", "plain: needs neither root nor the program")

@@ -354,7 +354,8 @@ def test_a_full_standby_disk_is_a_lost_standby(disk, make_volume):
     volume.standby = place.path / "standby"
     volume.start()
     filler = place.fill(leave=8 << 20)
-    for number in range(6):
+    # More than that, and than what a standby keeps back for itself (16 MiB).
+    for number in range(12):
         write_and_sync(volume.dir / str(number), os.urandom(1 << 20) * 4)
     volume.wait_state("degraded", timeout=60)
     assert "No space left" in volume.log()
