@@ -33,4 +33,8 @@ inline void do_not_want(fuse_conn_info* connection, std::uint64_t feature) {
 // What libfuse has to say goes to our log; to standard error otherwise. Defined in session.cc.
 void take_over_libfuse_log();
 
+// Serves until the session ends, with this many threads; the calling one gets the name
+// `<what>-loop`. Defined in session.cc.
+void run_libfuse_loop(fuse_session* session, const char* what, unsigned threads);
+
 }  // namespace twinspool

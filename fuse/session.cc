@@ -53,6 +53,17 @@ fuse_session* make_session(Service& service, bool over_uring) {
 
 void take_over_libfuse_log() { fuse_set_log_func(log_libfuse); }
 
+void run_libfuse_loop(fuse_session* session, const char* what, unsigned threads) {
+    name_thread(fmt::format("{}-loop", what).c_str());
+    fuse_loop_config* const config = fuse_loop_cfg_create();
+    fuse_loop_cfg_set_clone_fd(config, 0);
+    fuse_loop_cfg_set_max_threads(config, threads);
+    fuse_loop_cfg_set_idle_threads(config, threads);
+    const int error = fuse_session_loop_mt(session, config);
+    if (error != 0) spdlog::error("{}-loop ended with error {}", what, error);
+    fuse_loop_cfg_destroy(config);
+}
+
 struct Overlay::Parts {
     Parts(const OverlayOptions& its_options, Journal& journal)
         : volume(journal, Descriptors::fitting_limits()), options(its_options), service(volume) {}
@@ -62,7 +73,6 @@ struct Overlay::Parts {
     Status open_directory(Directory& directory, std::uint32_t index);
     Status tell_roots();
     Status mount();
-    void serve();
     void begin_walk();
     void end();
 
@@ -149,24 +159,13 @@ Status Overlay::Parts::mount() {
     if (fuse_session_mount(session, name.c_str()) != 0)
         return make_error(EIO, "hand the connection to libfuse");
     (void)connection.release();  // libfuse's now
-    loop = std::thread{[this] { serve(); }};
+    loop = std::thread{[this] { run_libfuse_loop(session, "fuse", kDeviceThreads); }};
     // The first request, which waits until the transport is up, and shows that it serves.
     struct statx root {};
     if (::statx(AT_FDCWD, options.mountpoint.c_str(), AT_STATX_FORCE_SYNC, STATX_BASIC_STATS,
                 &root) != 0)
         return last_error("reach the overlay at {}", options.mountpoint);
     return {};
-}
-
-void Overlay::Parts::serve() {
-    name_thread("fuse-loop");
-    fuse_loop_config* const config = fuse_loop_cfg_create();
-    fuse_loop_cfg_set_clone_fd(config, 0);
-    fuse_loop_cfg_set_max_threads(config, kDeviceThreads);
-    fuse_loop_cfg_set_idle_threads(config, kDeviceThreads);
-    const int error = fuse_session_loop_mt(session, config);
-    if (error != 0) spdlog::error("the overlay's loop ended with error {}", error);
-    fuse_loop_cfg_destroy(config);
 }
 
 void Overlay::Parts::begin_walk() {

@@ -317,14 +317,7 @@ Status View::Parts::mount(Image& image) {
 }
 
 void View::Parts::serve() {
-    name_thread("view-loop");
-    fuse_loop_config* const config = fuse_loop_cfg_create();
-    fuse_loop_cfg_set_clone_fd(config, 0);
-    fuse_loop_cfg_set_max_threads(config, kThreads);
-    fuse_loop_cfg_set_idle_threads(config, kThreads);
-    const int error = fuse_session_loop_mt(session, config);
-    if (error != 0) spdlog::error("the view's loop ended with error {}", error);
-    fuse_loop_cfg_destroy(config);
+    run_libfuse_loop(session, "view", kThreads);
     ended = true;
 }
 

@@ -20,6 +20,8 @@
 namespace twinspool {
 
 enum class CommitMode : std::uint8_t { kFsync, kEvery, kAsync };
+// Where several standbys are waited for: all of them, or any one.
+enum class AckRule : std::uint8_t { kAll, kAny };
 
 // Owned by who waits; must live until answered() is called, which may free it.
 class CommitWaiter {

@@ -149,6 +149,9 @@ class Delta {
     Status on(const ClosedOp&) { return {}; }
     Status on(const MarkOp& op);
     Status on(const UnmarkOp& op);
+    Status on(const CheckContentOp&) { return {}; }
+    Status on(const CheckObjectOp&) { return {}; }
+    Status on(const CheckEntriesOp&) { return {}; }
     Status on(const VoidOp&) { return {}; }
     Status on(std::monostate) { return {}; }
 

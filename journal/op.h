@@ -192,6 +192,48 @@ struct UnmarkOp {
     void fields(auto& f) { f(mark); }
 };
 
+// Checks change nothing: a standby compares what it has when it stands at this position, and tells
+// the primary what is not so (journal/finding.h). `exact`: the range that is applied ends here, so
+// that nothing later covers it; otherwise what is changed again in the same range is found to be
+// "changed meanwhile", and the primary checks it anew.
+inline constexpr std::size_t kCheckBlockBytes = 16384;
+
+// `hashes`: XXH3-128 (16 bytes, canonical) of each kCheckBlockBytes of [offset, offset + length),
+// the last shorter if `length` or the file ends there; holes count as zeros. `offset` is a multiple
+// of kCheckBlockBytes, `length` at most kMaxDataBytes. `size`: of the file.
+struct CheckContentOp {
+    ObjectId object{};
+    std::uint64_t offset = 0;
+    std::uint64_t length = 0;
+    std::uint64_t size = 0;
+    std::uint8_t exact = 0;
+    Bytes hashes;
+    void fields(auto& f) { f(object), f(offset), f(length), f(size), f(exact), f(hashes); }
+};
+
+// `xattrs`: each a u32 length and the name, a u32 length and the value; names ascending. Only those
+// that are replicated.
+struct CheckObjectOp {
+    ObjectId object{};
+    Attributes attributes;
+    std::uint64_t device = 0;
+    std::string_view target;
+    std::uint8_t exact = 0;
+    Bytes xattrs;
+    void fields(auto& f) { f(object), f(attributes), f(device), f(target), f(exact), f(xattrs); }
+};
+
+// Among the names n with after < n <= upto (bytewise; an empty upto has no bound) the directory has
+// just these. `entries`: each a u32 length, the name, and the u64 id of its object; ascending.
+struct CheckEntriesOp {
+    ObjectId parent{};
+    std::string_view after;
+    std::string_view upto;
+    std::uint8_t exact = 0;
+    Bytes entries;
+    void fields(auto& f) { f(parent), f(after), f(upto), f(exact), f(entries); }
+};
+
 struct VoidOp {
     void fields(auto& /*f*/) {}
 };

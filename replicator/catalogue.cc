@@ -40,19 +40,8 @@ Status Catalogue::load(std::uint64_t volume) {
 }
 
 Status Catalogue::load_lists() {
-    auto roots = database_.range(Family::kState, "r", "s");
-    for (roots.first(); roots.valid(); roots.next()) {
-        TS_ASSIGN(committed_roots_[std::string{roots.key().substr(1)}], decode_root(roots.value()));
-    }
-    TS_TRY(roots.status());
-    auto snapshots = database_.range(Family::kState, "s", "t");
-    for (snapshots.first(); snapshots.valid(); snapshots.next()) {
-        if (snapshots.key() == kStateKey) continue;
-        TS_ASSIGN(auto record, decode_snapshot(snapshots.value()));
-        record.snapshot.number = keys::number_at_end(snapshots.key());
-        committed_snapshots_.emplace(record.snapshot.number, std::move(record));
-    }
-    TS_TRY(snapshots.status());
+    TS_ASSIGN(committed_roots_, read_roots(database_));
+    TS_ASSIGN(committed_snapshots_, read_snapshots(database_));
     drop();
     return {};
 }

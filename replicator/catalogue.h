@@ -22,6 +22,7 @@
 #include "journal/units.h"
 #include "replicator/database.h"
 #include "replicator/keys.h"
+#include "replicator/records.h"
 
 namespace twinspool {
 
@@ -45,7 +46,7 @@ class Catalogue : public ObjectIndex {
     [[nodiscard]] Lsn begun() const { return begun_; }
 
     // --- snapshots
-    [[nodiscard]] const std::map<Lsn, SnapshotRecord>& snapshots() const { return snapshots_; }
+    [[nodiscard]] const SnapshotRecords& snapshots() const { return snapshots_; }
     // The newest that history is kept for; 0: none.
     [[nodiscard]] Lsn newest_kept() const;
     // Takes in what the range says of the volume's directories and of marks.
@@ -77,8 +78,8 @@ class Catalogue : public ObjectIndex {
     std::unordered_map<ObjectId, std::optional<IndexEntry>> changes_;
     std::map<std::string, ObjectId> roots_;
     std::map<std::string, ObjectId> committed_roots_;
-    std::map<Lsn, SnapshotRecord> snapshots_;
-    std::map<Lsn, SnapshotRecord> committed_snapshots_;
+    SnapshotRecords snapshots_;
+    SnapshotRecords committed_snapshots_;
     Lsn newest_mark_;
     Lsn broken_upto_;
 };

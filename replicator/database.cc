@@ -97,11 +97,6 @@ Result<Handle> open_secondary(const std::string& path, const std::string& scratc
 
 }  // namespace
 
-Batch::Batch() = default;
-Batch::Batch(Batch&&) noexcept = default;
-Batch& Batch::operator=(Batch&&) noexcept = default;
-Batch::~Batch() = default;
-
 void Batch::put(Family family, std::string_view key, std::string_view value) {
     changes_.push_back({family, false, std::string{key}, std::string{value}});
     bytes_ += key.size() + value.size();

@@ -29,10 +29,6 @@ inline constexpr std::size_t kFamilies = 2;
 // Changes that are written together: those of a family all or none, the history's first.
 class Batch {
    public:
-    Batch();
-    Batch(Batch&&) noexcept;
-    Batch& operator=(Batch&&) noexcept;
-    ~Batch();
     void put(Family family, std::string_view key, std::string_view value);
     void erase(Family family, std::string_view key);
     [[nodiscard]] std::size_t bytes() const;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "replicator/ground.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sys/syscall.h>
@@ -13,6 +12,7 @@
 #include <utility>
 
 #include "journal/handle.h"
+#include "journal/tree.h"
 
 namespace twinspool {
 namespace {
@@ -114,20 +114,9 @@ Result<Fd> open_file(const Occupant& file) {
 }
 
 Result<std::vector<std::string>> names_in(int directory) {
-    Fd fd{::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    DIR* stream = fd.valid() ? ::fdopendir(fd.get()) : nullptr;
-    if (stream == nullptr) return last_error("read it");
-    (void)fd.release();
-    std::vector<std::string> names;
-    errno = 0;
-    while (const dirent* entry = ::readdir(stream)) {  // NOLINT(concurrency-mt-unsafe)
-        const std::string_view name{entry->d_name};
-        if (name != "." && name != "..") names.emplace_back(name);
-    }
-    const int error = errno;
-    (void)::closedir(stream);
-    if (error != 0) return make_error(error, "read it");
-    std::sort(names.begin(), names.end());
+    auto names = Tree::list(directory);
+    if (!names.ok()) return make_error(names.error().code, "read it");
+    std::sort(names->begin(), names->end());
     return names;
 }
 

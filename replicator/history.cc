@@ -77,11 +77,7 @@ Status History::load() {
         return last_error("make the folder {}", path);
     kept_.reset(::open(path.c_str(), kFolderFlags));
     if (!kept_.valid()) return last_error("open the folder {}", path);
-    auto range = parts_.database.range(Family::kHistory, "t", "u");
-    for (range.first(); range.valid(); range.next()) {
-        TS_ASSIGN(totals_[keys::span_of_totals(range.key())], decode_totals(range.value()));
-    }
-    TS_TRY(range.status());
+    TS_ASSIGN(totals_, read_totals(parts_.database));
     // An apply that was interrupted may have kept files that were counted nowhere.
     TS_ASSIGN(const auto folders, parts_.tree.list(kept_.get()));
     for (const auto& name : folders)

@@ -75,37 +75,9 @@ class Taker {
     bool ok_ = true;
 };
 
-// The one living snapshot of a span; none if there are more.
-std::optional<Lsn> only_owner(const std::map<Lsn, SnapshotRecord>& records, const Span& span) {
-    std::optional<Lsn> owner;
-    for (auto it = records.upper_bound(span.after); it != records.end(); ++it) {
-        if (!span.holds(it->first)) break;
-        if (it->second.snapshot.broken) continue;
-        if (owner) return std::nullopt;
-        owner = it->first;
-    }
-    return owner;
-}
-
 Error damaged(const char* what) { return make_error(EBADMSG, "read {} of the catalogue", what); }
 
 }  // namespace
-
-std::vector<Snapshot> listed(const std::map<Lsn, SnapshotRecord>& records,
-                             const std::map<Span, Totals>& totals) {
-    std::map<Lsn, std::uint64_t> used;
-    for (const auto& [span, its] : totals)
-        if (const auto owner = only_owner(records, span))
-            used[*owner] += its.entry_bytes + its.kept_bytes;
-    std::vector<Snapshot> found;
-    for (const auto& [number, record] : records) {
-        if (record.doomed) continue;
-        found.push_back(record.snapshot);
-        found.back().number = number;
-        found.back().used = used[number];
-    }
-    return found;
-}
 
 ImageAttributes attributes_of(const struct stat& status, const IndexEntry& entry) {
     ImageAttributes attributes{

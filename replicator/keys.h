@@ -70,10 +70,6 @@ struct SnapshotRecord {
     std::vector<ImageRoot> roots;
 };
 
-// The snapshots that are not doomed, with the space that destroying each would free.
-std::vector<Snapshot> listed(const std::map<Lsn, SnapshotRecord>& records,
-                             const std::map<Span, Totals>& totals);
-
 // What an object was like.
 struct AttributesImage {
     Lsn after;

@@ -12,6 +12,7 @@
 
 #include "replicator/past_image.h"
 #include "replicator/progress.h"
+#include "replicator/records.h"
 
 namespace twinspool {
 
@@ -33,8 +34,6 @@ struct Past::Parts final : PastSource {
         return now;
     }
     [[nodiscard]] Lsn broken_upto() const override { return progress.broken_upto(); }
-    Result<std::map<Lsn, SnapshotRecord>> records() const;
-    Result<std::vector<ImageRoot>> roots() const;
 
     PastOptions options;
     Progress progress;
@@ -42,32 +41,6 @@ struct Past::Parts final : PastSource {
     Fd store_fd;
     std::atomic<std::uint64_t> followed{UINT64_MAX};
 };
-
-Result<std::map<Lsn, SnapshotRecord>> Past::Parts::records() const {
-    std::map<Lsn, SnapshotRecord> found;
-    auto range = reader->range(Family::kState, "s", "t");
-    for (range.first(); range.valid(); range.next()) {
-        if (range.key() == kStateKey) continue;
-        TS_ASSIGN(auto record, decode_snapshot(range.value()));
-        const Lsn number = keys::number_at_end(range.key());
-        record.snapshot.number = number;
-        record.snapshot.broken |= number <= broken_upto();
-        found.emplace(number, std::move(record));
-    }
-    TS_TRY(range.status());
-    return found;
-}
-
-Result<std::vector<ImageRoot>> Past::Parts::roots() const {
-    std::vector<ImageRoot> found;
-    auto range = reader->range(Family::kState, "r", "s");
-    for (range.first(); range.valid(); range.next()) {
-        TS_ASSIGN(const ObjectId object, decode_root(range.value()));
-        found.push_back({.path = std::string{range.key().substr(1)}, .object = object});
-    }
-    TS_TRY(range.status());
-    return found;
-}
 
 Past::Past(std::shared_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Past::~Past() = default;
@@ -94,13 +67,10 @@ Result<std::shared_ptr<Past>> Past::open(const PastOptions& options) {
 
 Result<std::vector<Snapshot>> Past::snapshots() {
     TS_TRY(parts_->reader->catch_up());
-    TS_ASSIGN(const auto records, parts_->records());
-    std::map<Span, Totals> totals;
-    auto range = parts_->reader->range(Family::kHistory, "t", "u");
-    for (range.first(); range.valid(); range.next()) {
-        TS_ASSIGN(totals[keys::span_of_totals(range.key())], decode_totals(range.value()));
-    }
-    TS_TRY(range.status());
+    TS_ASSIGN(auto records, read_snapshots(*parts_->reader));
+    for (auto& [number, record] : records)
+        record.snapshot.broken |= number <= parts_->broken_upto();
+    TS_ASSIGN(const auto totals, read_totals(*parts_->reader));
     return listed(records, totals);
 }
 
@@ -141,7 +111,9 @@ Result<std::unique_ptr<Image>> Past::image(Lsn number) {
 Result<std::unique_ptr<Image>> Past::present() {
     TS_TRY(parts_->reader->catch_up());
     SnapshotRecord record;
-    TS_ASSIGN(record.roots, parts_->roots());
+    TS_ASSIGN(const auto roots, read_roots(*parts_->reader));
+    for (const auto& [path, object] : roots)
+        record.roots.push_back({.path = path, .object = object});
     return std::unique_ptr<Image>{new PastImage{parts_, std::move(record), std::nullopt}};
 }
 

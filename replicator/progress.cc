@@ -41,7 +41,7 @@ Status Progress::begin_history(std::uint64_t number) {
 }
 
 Status Progress::break_upto(Lsn number) {
-    page_->broken_upto.store(number.value, std::memory_order_seq_cst);
+    if (number > broken_upto()) page_->broken_upto.store(number.value, std::memory_order_seq_cst);
     if (::msync(page_, kBytes, MS_SYNC) != 0) return last_error("sync the store's progress");
     rise();
     return {};

@@ -29,7 +29,7 @@ class Progress {
     [[nodiscard]] std::uint64_t now() const {
         return page_->counter.load(std::memory_order_seq_cst);
     }
-    // Durable when it returns.
+    // It never falls. Durable when it returns.
     Status break_upto(Lsn number);
     [[nodiscard]] Lsn broken_upto() const {
         return Lsn{page_->broken_upto.load(std::memory_order_seq_cst)};

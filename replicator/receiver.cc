@@ -106,20 +106,28 @@ Status Receiver::serve(LinkTransport& transport) {
 }
 
 Status Receiver::greet(LinkTransport& transport) {
+    Message message;
+    TS_TRY(receive_message(transport, message));
+    TS_ASSIGN(const Greeting greeting, body_of<Greeting>(message, MessageType::kGreeting));
+    if (greeting.volume != store_.volume)
+        return make_error(EPERM, "serve the primary: it is of another volume (0x{:016x})",
+                          greeting.volume);
     const Hello hello{.volume = store_.volume,
                       .end_lsn = end_.end.lsn.value,
                       .end_chain = raw(end_.end.chain),
+                      .epoch_id = end_.epoch.id,
+                      .epoch_number = end_.epoch.number,
+                      .flags = 0,
                       .applied_lsn = applier_->applied().value,
                       .committed = end_.committed.value,
                       .seeded = applier_->seeded_generation(),
-                      .reserved = 0};
+                      .told = 0};
     TS_TRY(send_body(transport, MessageType::kHello, hello));
-    Message message;
     TS_TRY(receive_message(transport, message));
     if (message.type == MessageType::kRefuse)
         return make_error(EREMOTEIO, "serve the primary: it says: {}", message.text());
     TS_ASSIGN(const Welcome welcome, body_of<Welcome>(message, MessageType::kWelcome));
-    if (welcome.start_over != 0)
+    if (static_cast<WelcomeKind>(welcome.kind) == WelcomeKind::kStartOver)
         TS_TRY(start_over(welcome));
     else if (welcome.start_lsn != end_.end.lsn.value + 1)
         return make_error(EBADMSG, "serve the primary: it goes on at record {}, not {}",

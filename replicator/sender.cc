@@ -138,6 +138,12 @@ Status Sender::connect() {
 }
 
 Status Sender::handshake() {
+    const Epoch epoch = journal_.epoch();
+    TS_TRY(send_body(*transport_, MessageType::kGreeting,
+                     Greeting{.volume = options_.volume,
+                              .epoch_id = epoch.id,
+                              .epoch_number = epoch.number,
+                              .silence_ms = 0}));
     Message message;
     TS_TRY(receive_message(*transport_, message));
     if (message.type == MessageType::kRefuse)
@@ -217,10 +223,14 @@ Result<Lsn> Sender::agree(const Hello& hello) {
                           .start_lsn = start.value,
                           .previous = raw(cursor_->previous()),
                           .segment = raw(cursor_->segment()),
-                          .start_over = continues ? 0U : 1U,
-                          .reserved = 0,
+                          .kind = static_cast<std::uint32_t>(continues ? WelcomeKind::kContinue
+                                                                       : WelcomeKind::kStartOver),
+                          .generation = 0,
                           .segment_bytes = options_.segment_bytes,
-                          .told_from = told_from.value};
+                          .told_from = told_from.value,
+                          .epoch_id = 0,
+                          .epoch_number = 0,
+                          .reserved = 0};
     TS_TRY(send_body(*transport_, MessageType::kWelcome, welcome));
     return start;
 }

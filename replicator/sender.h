@@ -45,6 +45,19 @@ struct SenderOptions {
     // records are enough for it; 0: not now. Called on the runner's thread, before the standby gets
     // a frame.
     std::function<Lsn()> start_over;
+
+    bool wait = true;          // commits wait for it
+    bool may_go_alone = true;  // false: they wait until it is back
+    // Must succeed before commits stop waiting for it. On the watcher's thread; may take its time.
+    std::function<Status()> fence;
+    // The same as start_over for a standby that keeps its tree: contents are told by hash.
+    std::function<Lsn()> resync;
+    // What it says of checks, and that it has applied up to here: in the order in which it said so,
+    // on the receiving thread. `on_session`: a link has begun; what was not answered before may
+    // never be.
+    std::function<void(const std::vector<Finding>&)> on_findings;
+    std::function<void(Lsn)> on_applied;
+    std::function<void()> on_session;
 };
 
 struct StandbyStatus {

@@ -25,6 +25,10 @@ std::size_t body_limit(MessageType type) {
             return 0;
         case MessageType::kAck:
             return sizeof(Ack);
+        case MessageType::kGreeting:
+            return sizeof(Greeting);
+        case MessageType::kFindings:
+            return kMaxFindingsBytes;
         case MessageType::kSnapshots:
             return sizeof(SnapshotsHead) + kMaxToldSnapshots * sizeof(WireSnapshot);
     }
@@ -33,7 +37,7 @@ std::size_t body_limit(MessageType type) {
 
 bool known(std::uint16_t type) {
     return type >= static_cast<std::uint16_t>(MessageType::kHello) &&
-           type <= static_cast<std::uint16_t>(MessageType::kSnapshots);
+           type <= static_cast<std::uint16_t>(MessageType::kFindings);
 }
 
 // Longer names are not made; one that was is told cut off.
@@ -110,15 +114,78 @@ Result<ToldSnapshots> snapshots_of(const Message& message) {
     return told;
 }
 
+namespace {
+
+std::size_t padded(std::size_t size) { return (size + 7) / 8 * 8; }
+
+void append_finding(std::vector<std::byte>& body, const Finding& finding) {
+    const WireFinding record{.check = finding.check.value,
+                             .object = raw(finding.object),
+                             .offset = finding.offset,
+                             .length = finding.length,
+                             .name_size = static_cast<std::uint32_t>(finding.name.size()),
+                             .kind = static_cast<std::uint8_t>(finding.kind),
+                             .zero = {}};
+    const auto at = body.size();
+    body.resize(at + sizeof record + padded(finding.name.size()));
+    std::memcpy(body.data() + at, &record, sizeof record);
+    std::memcpy(body.data() + at + sizeof record, finding.name.data(), finding.name.size());
+}
+
+}  // namespace
+
+Status send_findings(LinkTransport& transport, const std::vector<Finding>& findings) {
+    std::vector<std::byte> body;
+    for (const Finding& finding : findings) {
+        if (body.size() + sizeof(WireFinding) + padded(finding.name.size()) > kMaxFindingsBytes) {
+            TS_TRY(send_message(transport, MessageType::kFindings, body));
+            body.clear();
+        }
+        append_finding(body, finding);
+    }
+    return body.empty() ? Status{} : send_message(transport, MessageType::kFindings, body);
+}
+
+Result<std::vector<Finding>> findings_of(const Message& message) {
+    const auto error = [&] {
+        return make_error(EBADMSG, "understand the other side: message {} of {} bytes",
+                          static_cast<int>(message.type), message.body.size());
+    };
+    if (message.type != MessageType::kFindings) return error();
+    std::vector<Finding> findings;
+    for (Bytes rest{message.body}; !rest.empty();) {
+        WireFinding record;
+        if (rest.size() < sizeof record) return error();
+        std::memcpy(&record, rest.data(), sizeof record);
+        rest = rest.subspan(sizeof record);
+        if (record.name_size > rest.size() || padded(record.name_size) > rest.size() ||
+            record.kind > static_cast<std::uint8_t>(FindingKind::kUnreadable))
+            return error();
+        findings.push_back(
+            {.check = Lsn{record.check},
+             .object = ObjectId{record.object},
+             .kind = static_cast<FindingKind>(record.kind),
+             .offset = record.offset,
+             .length = record.length,
+             .name = std::string{reinterpret_cast<const char*>(rest.data()), record.name_size}});
+        rest = rest.subspan(padded(record.name_size));
+    }
+    return findings;
+}
+
 Result<MessageHeader> check_message_header(Bytes bytes) {
     MessageHeader header;
     if (bytes.size() < sizeof header) return make_error(EBADMSG, "read a message: cut off");
     std::memcpy(&header, bytes.data(), sizeof header);
     if (header.magic != kWireMagic)
         return make_error(EBADMSG, "read a message: the other side is not Twinspool");
-    if (header.version != kWireVersion)
-        return make_error(EPROTONOSUPPORT, "read a message: protocol version {} is not {}",
-                          header.version, kWireVersion);
+    const bool refusal = header.type == static_cast<std::uint16_t>(MessageType::kRefuse);
+    if (header.version != kWireVersion && !refusal)
+        return make_error(
+            EPROTONOSUPPORT,
+            "understand the other side: it speaks version {} of the protocol, and this "
+            "one version {}: install the same Twinspool on both",
+            header.version, kWireVersion);
     if (!known(header.type) || header.size > body_limit(static_cast<MessageType>(header.type)))
         return make_error(EBADMSG, "read a message: type {} with {} bytes", header.type,
                           header.size);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Wire: the messages of a link. A 16-byte header, then a body of a fixed shape, a frame, or a text.
-// Little-endian, fixed width. The standby speaks first (Hello), the primary answers Welcome or
-// Refuse; then Frame, Committed, Hurry and Heartbeat go one way and Ack, Trouble and Snapshots the
-// other.
+// Little-endian, fixed width. The primary speaks first (Greeting), the standby says what it has
+// (Hello), the primary where they go on (Welcome); either may say Refuse instead. Then Frame,
+// Committed, Hurry and Heartbeat go one way and Ack, Trouble, Snapshots and Findings the other.
+//
+// The header, and Refuse, are the same in every version of the protocol, so that each side can say
+// to the other that it does not know its version.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "journal/finding.h"
 #include "journal/format.h"
 #include "journal/op.h"
 #include "journal/result.h"
@@ -19,7 +23,7 @@
 namespace twinspool {
 
 inline constexpr std::uint32_t kWireMagic = 0x4C505354;  // "TSPL"
-inline constexpr std::uint16_t kWireVersion = 1;
+inline constexpr std::uint16_t kWireVersion = 2;
 inline constexpr std::size_t kMaxBodyBytes = kMaxFrameBytes;
 inline constexpr std::size_t kMaxTextBytes = 1024;
 
@@ -36,6 +40,8 @@ enum class MessageType : std::uint16_t {
     kTrouble =
         9,  // standby → primary: a text: applying has stopped, and why (empty: goes on again)
     kSnapshots = 10,  // standby → primary: which snapshots there are
+    kGreeting = 11,   // primary → standby: who calls
+    kFindings = 12,  // standby → primary: checks that were not met; before the Ack that covers them
 };
 
 struct MessageHeader {
@@ -47,28 +53,50 @@ struct MessageHeader {
 };
 static_assert(sizeof(MessageHeader) == 16);
 
-struct Hello {
-    std::uint64_t volume;       // 0
-    std::uint64_t end_lsn;      // 8   last durable record; 0: an empty store
-    std::uint64_t end_chain;    // 16
-    std::uint64_t applied_lsn;  // 24
-    std::uint64_t committed;    // 32  as far as the standby knows
-    std::uint32_t seeded;       // 40  generation whose seed has been applied completely; 0: none
-    std::uint32_t reserved;     // 44
+struct Greeting {
+    std::uint64_t volume;        // 0
+    std::uint64_t epoch_id;      // 8   of the reign that calls
+    std::uint32_t epoch_number;  // 16
+    std::uint32_t silence_ms;    // 20  who says nothing for so long is taken for lost; 0: never
 };
-static_assert(sizeof(Hello) == 48);
+static_assert(sizeof(Greeting) == 24);
+
+inline constexpr std::uint32_t kHelloResyncing = 1;  // the tree is a mixture: `told` goes on
+
+struct Hello {
+    std::uint64_t volume;        // 0
+    std::uint64_t end_lsn;       // 8   last durable record; 0: an empty store
+    std::uint64_t end_chain;     // 16
+    std::uint64_t epoch_id;      // 24  of the reign that wrote it
+    std::uint32_t epoch_number;  // 32
+    std::uint32_t flags;         // 36  kHello…
+    std::uint64_t applied_lsn;   // 40
+    std::uint64_t committed;     // 48  as far as the standby knows: never cut back behind it
+    std::uint32_t seeded;        // 56  generation whose seed has been applied completely; 0: none
+    std::uint32_t told;          // 60  generation that the store was begun, or resynced, in
+};
+static_assert(sizeof(Hello) == 64);
+
+enum class WelcomeKind : std::uint32_t {
+    kContinue = 0,   // behind end_lsn; or, start_lsn <= end_lsn, after cutting back to there
+    kStartOver = 1,  // empty the store first; everything is told
+    kResync = 2,     // keep the tree, drop the journal; everything is told, contents by hash
+};
 
 struct Welcome {
     std::uint64_t volume;         // 0
     std::uint64_t start_lsn;      // 8   the next frame begins with this record
     std::uint64_t previous;       // 16  chain before it
     std::uint64_t segment;        // 24  where that frame stands
-    std::uint32_t start_over;     // 32  1: empty the store first
-    std::uint32_t reserved;       // 36
+    std::uint32_t kind;           // 32  WelcomeKind
+    std::uint32_t generation;     // 36  that is being told, or was told last
     std::uint64_t segment_bytes;  // 40
-    std::uint64_t told_from;      // 48  starting over: records before this are of an older telling
+    std::uint64_t told_from;      // 48  telling anew: records before this are of an older telling
+    std::uint64_t epoch_id;       // 56  of the record before start_lsn
+    std::uint32_t epoch_number;   // 64
+    std::uint32_t reserved;       // 68
 };
-static_assert(sizeof(Welcome) == 56);
+static_assert(sizeof(Welcome) == 72);
 
 struct LsnMessage {  // Committed, Hurry
     std::uint64_t lsn;
@@ -105,6 +133,19 @@ static_assert(sizeof(WireSnapshot) == 96);
 inline constexpr std::size_t kMaxToldSnapshots = 8192;
 static_assert(sizeof(SnapshotsHead) + kMaxToldSnapshots * sizeof(WireSnapshot) <= kMaxBodyBytes);
 
+// Findings: any number of these, each followed by the name and zeros up to a multiple of 8.
+struct WireFinding {
+    std::uint64_t check;      // 0   Lsn
+    std::uint64_t object;     // 8
+    std::uint64_t offset;     // 16
+    std::uint64_t length;     // 24
+    std::uint32_t name_size;  // 32
+    std::uint8_t kind;        // 36  FindingKind
+    std::uint8_t zero[3];     // 37
+};
+static_assert(sizeof(WireFinding) == 40);
+inline constexpr std::size_t kMaxFindingsBytes = std::size_t{1} << 20;  // of one message
+
 struct Message {
     MessageType type{};
     std::vector<std::byte> body;
@@ -128,6 +169,11 @@ struct ToldSnapshots {
 Status send_snapshots(LinkTransport& transport, const std::vector<Snapshot>& oldest_first);
 // EBADMSG if the message is no such list.
 Result<ToldSnapshots> snapshots_of(const Message& message);
+
+// In as many messages as it takes.
+Status send_findings(LinkTransport& transport, const std::vector<Finding>& findings);
+// EBADMSG if the message is no such list.
+Result<std::vector<Finding>> findings_of(const Message& message);
 
 // The next message, into `message` (whose memory is used again). EBADMSG: not ours, or beyond
 // bounds.

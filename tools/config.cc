@@ -33,7 +33,7 @@ constexpr Word<FailedHook> kFailedHooks[] = {{"stop", FailedHook::kStop},
                                              {"continue", FailedHook::kContinue}};
 
 // A frame of the largest size, and the segment's header, must fit with room to spare.
-constexpr std::uint64_t kMinSegmentSize = std::uint64_t{2} << 20;
+constexpr std::uint64_t kMinSegmentSize = std::uint64_t{4} << 20;
 constexpr std::uint64_t kMaxSegmentSize = std::uint64_t{4} << 30;
 constexpr std::uint64_t kSegmentGranule = 4096;
 constexpr Nanoseconds kMaxLinger = 10s;

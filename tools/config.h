@@ -12,6 +12,7 @@
 #include "journal/commit.h"
 #include "journal/units.h"
 #include "replicator/retention.h"
+#include "replicator/tcp.h"
 #include "tools/complaint.h"
 
 namespace twinspool {
@@ -23,8 +24,16 @@ struct DirectoryConfig {
 };
 
 struct StandbyConfig {
-    std::string path;  // absolute
+    std::string path;  // absolute; on `host` if there is one
+    std::string host;  // a name or an address; empty: a directory of this machine
+    std::uint16_t port = kDefaultPort;
+    bool wait = true;  // commits wait for it
+    [[nodiscard]] bool is_local() const { return host.empty(); }
+    // As it was given to `create`: PATH or HOST[:PORT]:/PATH.
+    [[nodiscard]] std::string target() const;
 };
+
+enum class StandbyLoss : std::uint8_t { kContinue, kFreeze };
 
 // What the command does whose `before` has failed.
 enum class FailedHook : std::uint8_t { kStop, kContinue };
@@ -45,6 +54,13 @@ struct VolumeConfig {
     TransportChoice transport = TransportChoice::kAuto;
     Nanoseconds linger{2'000'000};
     Nanoseconds standby_timeout{10'000'000'000};
+    AckRule ack = AckRule::kAll;
+    StandbyLoss on_standby_loss = StandbyLoss::kContinue;
+    std::string fence_peer;  // command for the shell; empty: none
+    Nanoseconds fence_timeout{30'000'000'000};
+    std::uint64_t rate_limit = 0;  // bytes a second of seeding, resync and verify; 0: none
+    Nanoseconds verify_every{0};   // 0: not by itself
+    std::string metrics;           // ADDRESS:PORT of the Prometheus endpoint; empty: none
     Nanoseconds checkpoint_every{30'000'000'000};
     std::uint64_t journal_limit = std::uint64_t{8} << 30;
     std::uint64_t segment_size = std::uint64_t{64} << 20;

@@ -177,4 +177,8 @@ Result<Json> ask_daemon(const std::string& run_directory, const Json& request) {
     return std::move(*answer);
 }
 
+bool is_nobody(const Error& error) {
+    return error.code == ENOENT || error.code == ECONNREFUSED || error.code == ECONNRESET;
+}
+
 }  // namespace twinspool

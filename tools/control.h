@@ -54,5 +54,7 @@ class ControlServer {
 
 // One request. ENOENT, ECONNREFUSED: no daemon listens there. ECONNRESET: it ended meanwhile.
 Result<Json> ask_daemon(const std::string& run_directory, const Json& request);
+// There is no daemon to ask, or it ended before it answered.
+bool is_nobody(const Error& error);
 
 }  // namespace twinspool

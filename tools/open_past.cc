@@ -23,10 +23,6 @@ using namespace std::chrono_literals;
 
 constexpr Nanoseconds kSettlePatience = 30s;
 
-bool is_nobody(const Error& error) {
-    return error.code == ENOENT || error.code == ECONNREFUSED || error.code == ECONNRESET;
-}
-
 std::string scratch_place(const VolumePaths& paths) { return paths.run() + "/past"; }
 
 // Takes the lock that says that a scratch directory is in use; nothing if another has it, or the

@@ -24,17 +24,15 @@ Complaint is_down(const VolumePaths& paths, std::string_view what) {
                    paths.name);
 }
 
-bool is_nobody(const Error& error) { return error.code == ENOENT || error.code == ECONNREFUSED; }
-
 // What the daemon answers; what it refuses is a complaint with its words and its exit code.
 Outcome<Json> ask(const VolumePaths& paths, const Json& request, std::string_view why_up) {
     auto answer = ask_daemon(paths.run(), request);
-    if (!answer.ok() && is_nobody(answer.error())) return is_down(paths, why_up);
     if (!answer.ok() && answer.error().code == ECONNRESET)
         return failure(
             "the daemon of {} ended meanwhile: `twinspool list {}` shows, when it is up again, "
             "whether this was done; its log is {}",
             paths.name, paths.name, paths.log());
+    if (!answer.ok() && is_nobody(answer.error())) return is_down(paths, why_up);
     if (!answer.ok()) return answer.error();
     if (answer.value().contains("error"))
         return Complaint{static_cast<ExitCode>(answer.value().value("code", 1)),

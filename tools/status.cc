@@ -82,10 +82,6 @@ Json status_when_down(const VolumePaths& paths, const VolumeConfig& config) {
     return status;
 }
 
-bool is_nobody(const Error& error) {
-    return error.code == ENOENT || error.code == ECONNREFUSED || error.code == ECONNRESET;
-}
-
 Outcome<Json> status_of(const VolumePaths& paths) {
     TS_ASSIGN(const auto config, load_running_volume(paths));
     auto answer = ask_daemon(paths.run(), {{"command", "status"}});

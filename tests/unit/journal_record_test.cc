@@ -40,6 +40,9 @@ void each_operation(Visit visit) {
     visit(VoidOp{});
     visit(MarkOp{"nightly", WallTime{1234567891}, 1});
     visit(UnmarkOp{Lsn{98}});
+    visit(CheckContentOp{ObjectId{4}, 16384, 20000, 36384, 1, bytes_of("hashes")});
+    visit(CheckObjectOp{ObjectId{4}, kAttributes, 0x801, "target", 1, bytes_of("xattrs")});
+    visit(CheckEntriesOp{ObjectId{2}, "after", "upto", 1, bytes_of("entries")});
 }
 
 std::vector<std::byte> encoded(const auto& op, Lsn lsn) {

@@ -145,6 +145,7 @@ TEST(Config, UnknownWordIsRefusedWithTheKnownOnes) {
 TEST(Config, OutOfBoundsIsRefused) {
     EXPECT_NE(complaint(with("linger = \"11s\"")), "");
     EXPECT_NE(complaint(with("segment_size = \"1MiB\"")), "");
+    EXPECT_NE(complaint(with("segment_size = \"2MiB\"")), "");
     EXPECT_NE(complaint(with("segment_size = \"4097KiB\"")), "");
     EXPECT_NE(complaint(with("journal_limit = \"100MiB\"")), "");
     EXPECT_NE(complaint(with("checkpoint_every = \"1ms\"")), "");
