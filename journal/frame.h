@@ -16,12 +16,6 @@
 
 namespace twinspool {
 
-struct FramePlace {
-    SegmentNumber segment{};
-    std::uint32_t block = 0;
-    friend bool operator==(const FramePlace&, const FramePlace&) = default;
-};
-
 // What a header says beyond the records.
 struct FrameContext {
     std::uint64_t volume = 0;
