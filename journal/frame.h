@@ -41,6 +41,9 @@ std::size_t encode_frame(const FrameContext& context, Lsn first, std::uint32_t c
                          std::span<std::byte> out);
 Chain place_frame(std::span<std::byte> frame, const FramePlace& place);
 
+// What place_frame() would give for these bytes, whatever their header says.
+Chain chain_of(Bytes frame);
+
 FrameHeader header_of(Bytes frame);
 // (1)-(5) for the frame at the front of `bytes`. EBADMSG names the rule. Reads nothing beyond.
 Result<FrameHeader> check_frame(Bytes bytes, std::uint64_t volume, const FramePlace& place);

@@ -14,7 +14,7 @@ constexpr const char* kWayOut =
     "store: it is compared by hash then, and brought to ours";
 
 Error forked(const Hello& hello, const std::string& why) {
-    return make_error(EREMOTEIO,
+    return make_error(EBADMSG,
                       "forked history: the standby ends with record {} of epoch {} ({:016x}), {}; "
                       "{}",
                       hello.end_lsn, hello.epoch_number, hello.epoch_id, why, kWayOut);
@@ -31,23 +31,18 @@ Result<Agreement> agree_on(const Hello& hello, const OurHistory& ours) {
     if (end == Lsn{}) return Agreement{WelcomeKind::kResync, Lsn{}};
     const auto kept = kept_of(ours.epochs, hello.epoch_id, ours.appended);
     if (!kept) return forked(hello, "and that reign is not part of this primary's history");
-    if (end <= *kept) {
-        const bool there = end + 1 >= ours.oldest;
-        return Agreement{there ? WelcomeKind::kContinue : WelcomeKind::kResync, end};
-    }
-    // It has what its primary lost with the power, as one who waits for nobody else's answer may.
+    // Behind `kept` it has what its primary lost with the power. That may go, unless somebody was
+    // told that it is safe, or it is in the tree already.
     const Lsn bound = std::max(Lsn{hello.applied_lsn}, std::min(Lsn{hello.committed}, end));
-    if (*kept < bound)
+    if (end > *kept && *kept < bound)
         return forked(
             hello,
             fmt::format("of which this primary has nothing behind record {}, and it has applied, or "
                         "knows to be committed, all up to record {}",
                         kept->value, bound.value));
-    if (*kept + 1 < ours.oldest)
-        return forked(hello, fmt::format("of which this primary has nothing behind record {}, and "
-                                         "its journal begins with record {}",
-                                         kept->value, ours.oldest.value));
-    return Agreement{WelcomeKind::kContinue, *kept};
+    const Lsn common = std::min(end, *kept);
+    return Agreement{
+        common + 1 >= ours.oldest ? WelcomeKind::kContinue : WelcomeKind::kResync, common};
 }
 
 }  // namespace twinspool

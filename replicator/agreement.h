@@ -6,12 +6,10 @@
 //                                            else start over
 //   no journal, but a tree                 → resync
 //   a reign that is none of ours           → refused: forked
-//   its end is in our history, and …
-//     … what follows is in our journal     → continue
-//     … is not                             → resync
-//   its end is behind what is left of that reign here, and …
-//     … it has applied, or knows to be committed, nothing behind that → continue, cut back
-//     … it has                             → refused: forked
+//   its end is behind what is left of that reign here, and it has applied, or knows to be
+//   committed, more than that → refused: forked
+//   what follows its end, or what is left of it here, is in our journal → continue, after cutting
+//   back to there; it is not → resync
 #pragma once
 
 #include <string>
@@ -34,7 +32,7 @@ struct Agreement {
     Lsn end;  // kContinue: the last record that both have
 };
 
-// EREMOTEIO: refused; its text is a sentence for both sides.
+// EBADMSG: refused; its text is a sentence for both sides.
 Result<Agreement> agree_on(const Hello& hello, const OurHistory& ours);
 
 }  // namespace twinspool

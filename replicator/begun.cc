@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "replicator/begun.h"
 
+#include <fcntl.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
@@ -54,6 +55,37 @@ Status write_begun(const std::string& directory, const Begun& begun) {
     return write_durable(file_in(directory), std::as_bytes(std::span{&stored, 1}));
 }
 
+Status forget_begun(const std::string& directory) { return remove_durable(file_in(directory)); }
+
+namespace {
+
+// Whether the journal that was begun has a segment. A segment of its number may be an older one's:
+// its primary may have lost that, and given the number again. Those behind it go with it.
+Result<bool> remove_stale(const std::string& directory, std::uint64_t volume, const Begun& begun) {
+    TS_ASSIGN(const auto segments, list_segments(directory));
+    bool any = false;
+    for (const SegmentName& each : segments) {
+        if (each.number != begun.segment) continue;
+        TS_ASSIGN(const Segment segment, open_segment(each.path, volume, O_RDONLY));
+        any = Lsn{segment.header.first_lsn} == begun.before.lsn + 1 &&
+              Chain{segment.header.previous} == begun.before.chain;
+    }
+    bool removed = false;
+    for (auto each = segments.rbegin(); each != segments.rend(); ++each) {
+        if (any && raw(each->number) >= raw(begun.segment)) continue;
+        if (::unlink(each->path.c_str()) != 0)
+            return last_error("remove the stale segment {}", each->path);
+        removed = true;
+    }
+    // Before a segment of the same number is made.
+    const Fd folder{::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+    if (removed && (!folder.valid() || ::fsync(folder.get()) != 0))
+        return last_error("sync the folder {}", directory);
+    return any;
+}
+
+}  // namespace
+
 Result<JournalEnd> standby_end(const std::string& directory, std::uint64_t volume, Lsn applied) {
     TS_ASSIGN(const auto begun, read_begun(directory));
     if (begun && applied + 1 < begun->told_from) {
@@ -63,14 +95,11 @@ Result<JournalEnd> standby_end(const std::string& directory, std::uint64_t volum
         return find_end(directory, volume);
     }
     if (!begun) return find_end(directory, volume);
-    TS_ASSIGN(const auto segments, list_segments(directory));
-    bool any = false;
-    for (const SegmentName& each : segments) {
-        any = any || raw(each.number) >= raw(begun->segment);
-        if (raw(each.number) < raw(begun->segment) && ::unlink(each.path.c_str()) != 0)
-            return last_error("remove the stale segment {}", each.path);
+    TS_ASSIGN(const bool any, remove_stale(directory, volume, *begun));
+    if (any) {
+        TS_TRY(forget_begun(directory));
+        return find_end(directory, volume);
     }
-    if (any) return find_end(directory, volume);
     JournalEnd end;
     end.end = begun->before;
     end.oldest = begun->before.lsn + 1;

@@ -2,7 +2,9 @@
 // Begun: where the journal of a standby's store begins anew, in the file `begun` beside its
 // segments. It is written first of all, and counts from the moment at which the catalogue stands at
 // `told_from` - 1 or later: so a store whose process died anywhere in between is either the old one,
-// with a file that does not count, or the new one, whose older segments are stale.
+// with a file that does not count, or the new one, whose older segments are stale. It is forgotten
+// when the first frame is there: the segments speak for themselves then, and the first may be
+// recycled.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +26,7 @@ struct Begun {
 
 Result<std::optional<Begun>> read_begun(const std::string& directory);
 Status write_begun(const std::string& directory, const Begun& begun);
+Status forget_begun(const std::string& directory);
 
 // The end of the journal in this folder, of a store whose catalogue stands at `applied`. Removes
 // what is stale. EBADMSG: damage, with file and offset.
