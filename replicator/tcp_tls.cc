@@ -129,12 +129,13 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::make(const LinkSecret& sec
     SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_quiet_shutdown(ssl, 1);
-    // A certificate instead of the secret is not good enough, whoever signed it.
-    SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
-    if (side == TlsSide::kCalls)
+    if (side == TlsSide::kCalls) {
+        // A certificate instead of the secret is not good enough, whoever signed it.
+        SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, nullptr);
         SSL_CTX_set_psk_use_session_callback(ssl, offer_secret);
-    else
+    } else {
         SSL_CTX_set_psk_find_session_callback(ssl, find_secret);
+    }
     return std::shared_ptr<const TlsContext>{std::move(context)};
 }
 
