@@ -47,7 +47,7 @@ Outcome<ExitCode> stay(Starting& starting) {
 Verdict check_secret(const VolumePaths& paths, const VolumeConfig& config) {
     for (const auto& standby : config.standbys)
         if (!standby.is_local()) {
-            TS_ASSIGN(const auto secret, load_secret(paths, config.id));
+            TS_TRY(load_secret(paths, config.id));
             return {};
         }
     return {};
