@@ -405,7 +405,7 @@ Result<bool> TlsHandshake::step() {
         if (outcome == 1) return true;
         const Status filled = peer.fill();
         if (!filled.ok() && filled.error().code == EAGAIN) return false;
-        TS_TRY(filled);
+        if (!filled.ok()) return filled.error();
     }
 }
 
