@@ -28,6 +28,10 @@
 
 namespace twinspool {
 
+// How a walk for a seed tells what is in files: all of it, or hashes, and then only what a standby
+// finds different.
+enum class Contents : std::uint8_t { kWhole, kByHash };
+
 struct WalkProgress {
     bool running = false;   // a walk is going on
     bool complete = false;  // the last one that was begun has come to its end
