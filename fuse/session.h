@@ -38,10 +38,9 @@ struct OverlayOptions {
     std::uint32_t generation = 1;     // of the seed in progress, or of the last one
     bool seeded = false;              // that seed is complete
     std::uint32_t standby_count = 1;  // the walker keeps in step with so many
-    // A seed in progress (not `seeded`): how it tells contents, and to whom. If in doubt by hash, to
-    // all of them: correct for an empty standby too, but slower.
+    // How a seed in progress (not `seeded`) tells contents. If in doubt by hash: correct for an
+    // empty standby too, but slower.
     Contents contents = Contents::kByHash;
-    std::uint64_t told_anew = ~std::uint64_t{0};  // bit i: standby i
     std::uint64_t rate_limit = 0;  // bytes a second of walks and verifies; 0: none
     // Somebody waits for the answers to the checks up to here: asks the standbys to hurry. Never
     // waits. Any thread of the overlay's, not before in_place() or begin_reseed().
@@ -72,15 +71,15 @@ class Overlay {
     Lsn begin_reseed(std::uint32_t generation, Contents contents, std::uint32_t standby);
 
     // --- what the links hear (SenderOptions::on_session, on_findings, on_applied). They take no
-    // time. Of one standby in the order in which it said so, a session's first, before anything that
-    // was sent in it can be answered.
+    // time. Of one standby in the order in which it said so, a session's first, before anything
+    // that was sent in it can be answered.
     void session_began(std::uint32_t standby);
     void heard_findings(std::uint32_t standby, const std::vector<Finding>& findings);
     void heard_applied(std::uint32_t standby, Lsn lsn);
 
     // --- verify: one at a time
-    // Begins one. EBUSY: another is running; EAGAIN: the standbys have not been told everything yet;
-    // ENOENT: no such path in the volume; each with a text.
+    // Begins one. EBUSY: another is running; EAGAIN: the standbys have not been told everything
+    // yet; ENOENT: no such path in the volume; each with a text.
     Status begin_verify(const VerifyOptions& options);
     // Asks it to end; `why` becomes its failure.
     void cancel_verify(const std::string& why);

@@ -36,13 +36,15 @@ struct VerifyReport {
     double seconds = 0;
     Lsn position;  // the last check
     std::uint64_t objects = 0;
-    std::uint64_t bytes = 0;          // of contents
-    std::uint64_t differences = 0;    // all that were found
-    std::uint64_t repaired = 0;       // of them
-    std::vector<Difference> listed;   // the first kMostListed of them
-    std::string failure;              // why it did not come to its end; empty: it did
+    std::uint64_t bytes = 0;         // of contents
+    std::uint64_t differences = 0;   // all that were found
+    std::uint64_t repaired = 0;      // of them
+    std::vector<Difference> listed;  // all but those of the moment in which there were too many
+    std::uint64_t failed = 0;        // objects that could not be compared
+    std::string failure;             // why it did not come to its end; empty: it did
 };
 
-inline constexpr std::size_t kMostListed = 10'000;
+// With so many differences a verify ends: the standby must be filled again.
+inline constexpr std::size_t kMostListed = 100'000;
 
 }  // namespace twinspool
