@@ -8,6 +8,7 @@
 
 #include "fuse/xattrs.h"
 #include "journal/block_hash.h"
+#include "journal/check_list.h"
 
 namespace twinspool {
 namespace {
@@ -19,14 +20,6 @@ constexpr std::size_t kMostXattrBytes = std::size_t{256} * 1024;
 std::vector<std::byte>& content_buffer() {
     thread_local std::vector<std::byte> buffer(kMaxDataBytes);
     return buffer;
-}
-
-void append_bytes(std::vector<std::byte>& to, std::string_view bytes) {
-    const auto size = static_cast<std::uint32_t>(bytes.size());
-    const auto* const head = reinterpret_cast<const std::byte*>(&size);
-    to.insert(to.end(), head, head + sizeof size);
-    const auto* const text = reinterpret_cast<const std::byte*>(bytes.data());
-    to.insert(to.end(), text, text + bytes.size());
 }
 
 std::uint64_t end_of(std::uint64_t offset, std::uint64_t length, std::uint64_t size) {
@@ -117,11 +110,11 @@ Status check_object(Volume& volume, Checkbook& book, Inode& object, Asked asked)
             std::sort(xattrs.begin(), xattrs.end(),
                       [](const Xattr& one, const Xattr& other) { return one.name < other.name; });
             std::vector<std::byte> encoded;
-            for (const Xattr& xattr : xattrs) {
-                append_bytes(encoded, xattr.name);
-                append_bytes(encoded, {reinterpret_cast<const char*>(xattr.value.data()),
-                                       xattr.value.size()});
-            }
+            for (const Xattr& xattr : xattrs)
+                add_checked_xattr(encoded,
+                                  {.name = xattr.name,
+                                   .value = {reinterpret_cast<const char*>(xattr.value.data()),
+                                             xattr.value.size()}});
             if (encoded.size() > kMostXattrBytes) return plain(E2BIG);
             std::string target;
             if (S_ISLNK(now.stx_mode)) {

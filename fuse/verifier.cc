@@ -10,6 +10,7 @@
 #include "fuse/listing.h"
 #include "fuse/orphans.h"
 #include "fuse/process.h"
+#include "journal/check_list.h"
 #include "journal/clock.h"
 
 namespace twinspool {
@@ -90,7 +91,7 @@ void Verifier::work_done(std::uint64_t bytes) {
     if (volume_.generation != generation_ || volume_.in_round)
         fail("a standby is being told everything anew");
     if (volume_.journal.failure() != 0) fail("the journal cannot be written");
-    const Nanoseconds wait = pace_.take(bytes, std::chrono::steady_clock::now());
+    const Nanoseconds wait = rate_.take(bytes, std::chrono::steady_clock::now());
     if (wait > Nanoseconds{0}) pause(wait);
 }
 
@@ -128,7 +129,7 @@ Result<Verifier::Start> Verifier::find_start(const std::string& path) {
 void Verifier::run(const VerifyOptions& options, Start start) {
     name_thread("verifier");
     become_background_thread();
-    pace_ = Pace{options.rate != 0 ? options.rate : setup_.rate_limit};
+    rate_ = RateLimit{options.rate != 0 ? options.rate : setup_.rate_limit};
     generation_ = volume_.generation;
     confirmed_ = 0;
     mended_ = false;
@@ -323,18 +324,9 @@ Status Verifier::log_entries(Turn& turn, Item& item, const std::vector<NamedId>&
     const auto within = in_range(entries, {.after = asked.after, .upto = asked.upto});
     Asked part = asked;
     std::vector<std::byte> chunk;
-    const auto append = [&chunk](const void* bytes, std::size_t size) {
-        const auto* const from = static_cast<const std::byte*>(bytes);
-        chunk.insert(chunk.end(), from, from + size);
-    };
     for (std::size_t i = 0; i <= within.size(); ++i) {
         const bool last = i == within.size();
-        if (!last) {
-            const auto size = static_cast<std::uint32_t>(within[i].name.size());
-            append(&size, sizeof size);
-            append(within[i].name.data(), size);
-            append(&within[i].object, sizeof within[i].object);
-        }
+        if (!last) add_checked_entry(chunk, {.name = within[i].name, .object = within[i].object});
         if (!last && (chunk.size() < kChunkBytes || i + 1 == within.size())) continue;
         part.upto = last ? asked.upto : within[i].name;
         if (!turn.wait_for_credit(

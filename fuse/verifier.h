@@ -26,7 +26,7 @@
 #include "fuse/checkbook.h"
 #include "fuse/checks.h"
 #include "fuse/mending.h"
-#include "fuse/pace.h"
+#include "fuse/rate_limit.h"
 #include "fuse/verify.h"
 #include "fuse/volume.h"
 
@@ -119,7 +119,7 @@ class Verifier {
     std::thread thread_;
 
     // --- the thread's own
-    Pace pace_{0};
+    RateLimit rate_{0};
     std::uint32_t generation_ = 0;
     std::unordered_map<std::uint64_t, Item> items_;
     std::uint64_t last_number_ = 0;

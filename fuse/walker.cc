@@ -29,7 +29,7 @@ bool is_dots(const char* name) {
 Walker::Walker(Volume& volume, Options options)
     : volume_(volume),
       options_(std::move(options)),
-      pace_(options_.rate_limit),
+      rate_(options_.rate_limit),
       comparison_(volume, hooks()) {
     thread_ = std::thread{[this] { run(); }};
 }
@@ -379,7 +379,7 @@ void Walker::pause(Nanoseconds time) {
 
 // Leaves most of the frames to others, and never runs far ahead of a standby.
 void Walker::throttle(Lsn lsn, std::size_t bytes) {
-    const Nanoseconds wait = pace_.take(bytes, std::chrono::steady_clock::now());
+    const Nanoseconds wait = rate_.take(bytes, std::chrono::steady_clock::now());
     if (wait > Nanoseconds{0}) pause(wait);
     if (lsn.value == 0) return;
     unsynced_bytes_ += bytes;

@@ -27,7 +27,7 @@
 
 #include "fuse/comparison.h"
 #include "fuse/finder.h"
-#include "fuse/pace.h"
+#include "fuse/rate_limit.h"
 #include "fuse/volume.h"
 
 namespace twinspool {
@@ -132,7 +132,7 @@ class Walker final : public WalkQueue {
     std::vector<Visit> touched_;  // directories whose mtime is to be logged
     std::size_t unsynced_bytes_ = 0;
     std::deque<Lsn> sent_;  // a position for each kThrottleStep appended
-    Pace pace_;
+    RateLimit rate_;
     bool by_hash_ = false;  // this round's contents
     Comparison comparison_;
 

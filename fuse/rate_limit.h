@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pace: how much background work may be done in a second. A bucket that fills with `rate` bytes a
-// second and holds what comes in a tenth of one; who takes more than there is has to wait for as
-// long as it is short of. Values; one thread.
+// RateLimit: how much background work may be done in a second. A bucket that fills with `rate`
+// bytes a second and holds what comes in a tenth of one; who takes more than there is has to wait
+// for as long as it is short of. Values; one thread.
 #pragma once
 
 #include <algorithm>
@@ -12,11 +12,12 @@
 
 namespace twinspool {
 
-class Pace {
+class RateLimit {
    public:
     using Time = std::chrono::steady_clock::time_point;
     // 0: no limit.
-    explicit Pace(std::uint64_t rate) : rate_(static_cast<double>(rate)), left_(rate_ / kShare) {}
+    explicit RateLimit(std::uint64_t rate)
+        : rate_(static_cast<double>(rate)), left_(rate_ / kShare) {}
 
     // Says for how long to wait before going on.
     Nanoseconds take(std::uint64_t bytes, Time now) {
