@@ -16,6 +16,7 @@
 #include "journal/clock.h"
 #include "tools/commands.h"
 #include "tools/control.h"
+#include "tools/known_snapshots.h"
 #include "tools/launch.h"
 #include "tools/lock.h"
 #include "tools/log.h"
@@ -98,6 +99,10 @@ Json answer(const Daemon& daemon, const Json& request, const Asker& asker) {
     if (command == "verify-begin") return daemon.verifying.begin(request);
     if (command == "verify-progress") return daemon.verifying.progress(request);
     if (command == "verify-cancel") return daemon.verifying.cancel(request);
+    if (command == "snapshots") {
+        const auto snapshots = reign.snapshots();
+        return snapshots ? snapshots_answer(*snapshots) : Json::object();
+    }
     if (command == "flush") return {{"shortfall", reign.flush(given_up)}};
     if (command == "mark" || command == "may-mark") return answer_mark(reign, request, given_up);
     if (command == "unmark") return answer_unmark(reign, request, given_up);
