@@ -25,6 +25,7 @@
 #include "tools/reign.h"
 #include "tools/schedule.h"
 #include "tools/starting.h"
+#include "tools/verifying.h"
 
 namespace twinspool {
 namespace {
@@ -79,14 +80,25 @@ Json answer_unmark(Reign& reign, const Json& request, const Reign::GivenUp& give
     return unmarked.ok() ? Json::object() : refusal(unmarked.error());
 }
 
-Json answer(Reign& reign, const Schedule& schedule, const Json& request, const Asker& asker) {
+struct Daemon {
+    Reign& reign;
+    Schedule& schedule;
+    Verifying& verifying;
+};
+
+Json answer(const Daemon& daemon, const Json& request, const Asker& asker) {
+    Reign& reign = daemon.reign;
     const auto command = request.value("command", std::string{});
     const auto given_up = [&] { return asker.gone(); };
     if (command == "status") {
         auto status = reign.status();
-        status["snapshots"]["schedule"] = schedule.status();
+        status["snapshots"]["schedule"] = daemon.schedule.status();
+        status["verify"] = daemon.verifying.status();
         return status;
     }
+    if (command == "verify-begin") return daemon.verifying.begin(request);
+    if (command == "verify-progress") return daemon.verifying.progress(request);
+    if (command == "verify-cancel") return daemon.verifying.cancel(request);
     if (command == "snapshots") {
         const auto snapshots = reign.snapshots();
         return snapshots ? snapshots_answer(*snapshots) : Json::object();
@@ -142,7 +154,7 @@ class DownCommand {
     pid_t pid_ = 0;
 };
 
-void serve(Reign& reign, Schedule& schedule, const std::string& volume, const sigset_t& signals,
+void serve(const Daemon& daemon, const std::string& volume, const sigset_t& signals,
            StartReport& report) {
     DownCommand down;
     for (bool reported = false;;) {
@@ -153,9 +165,11 @@ void serve(Reign& reign, Schedule& schedule, const std::string& volume, const si
             down.start(volume);
         }
         down.reap();
-        schedule.look(wall_time(), reign.watch());
+        const VolumeState state = daemon.reign.watch();
+        daemon.schedule.look(wall_time(), state);
+        daemon.verifying.look(wall_time(), state);
         if (reported) continue;
-        if (const auto standby = reign.standby_report()) {
+        if (const auto standby = daemon.reign.standby_report()) {
             report.tell({{"standby", *standby}});
             report.done();
             reported = true;
@@ -168,12 +182,14 @@ Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartRe
     TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto reign, Reign::begin(paths, config, report));
     Schedule schedule(paths.name, config.snapshot, wall_time());
+    Verifying verifying(*reign, paths, config.verify_every, wall_time());
+    const Daemon daemon{.reign = *reign, .schedule = schedule, .verifying = verifying};
     TS_ASSIGN(const auto server,
               ControlServer::start(paths.run(), [&](const Json& request, const Asker& asker) {
-                  return answer(*reign, schedule, request, asker);
+                  return answer(daemon, request, asker);
               }));
     report.tell({{"served", true}, {"transport", reign->transport_text()}});
-    serve(*reign, schedule, paths.name, signals, report);
+    serve(daemon, paths.name, signals, report);
     const auto ended = reign->end();
     if (ended.ok()) return ended.value().code;
     // Still mounted somewhere: what is not applied yet is in the journal and its tail.

@@ -135,7 +135,13 @@ Verdict Reign::open_overlay() {
         predecessor.generation != 0 ? predecessor.generation : first_generation(config_.id);
     seeded_before_ = predecessor.seeded == generation_;
     if (seeded_before_) settle_at_ = predecessor.end;
-    if (predecessor.generation != generation_) journal_->begin_generation(generation_);
+    if (predecessor.generation != generation_) {
+        note_contents(generation_, Contents::kWhole);
+        journal_->begin_generation(generation_);
+    }
+    options.contents = noted_contents(generation_);
+    options.rate_limit = config_.rate_limit;
+    options.hurry = [this](Lsn lsn) { hurry_standbys(lsn); };
     options.generation = generation_;
     options.seeded = seeded_before_;
     options.standby_count = static_cast<std::uint32_t>(config_.standbys.size());
@@ -165,7 +171,7 @@ SenderOptions Reign::link_options(std::size_t index, std::shared_ptr<Connector> 
                                        .timeout = config_.fence_timeout}] {
             return run_fence(fence);
         };
-    options.start_over = [this] { return seed_again(); };
+    hear_checks(options);
     return options;
 }
 
@@ -203,23 +209,28 @@ Verdict Reign::open_links() {
     return {};
 }
 
-Lsn Reign::seed_again() {
-    if (ending_) return owe_seed();
-    journal_->begin_generation(++generation_);
-    const Lsn from = overlay_->begin_reseed(generation_);
+Lsn Reign::seed_again(Contents contents, std::uint32_t standby) {
+    if (ending_) return owe_seed(contents);
+    // By hash until it is known that nobody is owed that: the right one in doubt.
+    note_contents(++generation_, Contents::kByHash);
+    journal_->begin_generation(generation_);
+    const Lsn from = overlay_->begin_reseed(generation_, contents, standby);
+    if (!overlay_->walk().by_hash) note_contents(generation_, Contents::kWhole);
     {  // now that the overlay walks: a look before that would take the old walk's end for the new
        // one's
         const std::lock_guard lock{mutex_};
         seeded_before_ = settled_ = false;
         settle_at_.reset();
     }
-    spdlog::info("seeding again from record {}", from.value);
+    spdlog::info("{} again from record {}", overlay_->walk().by_hash ? "resyncing" : "seeding",
+                 from.value);
     return from;
 }
 
 // The overlay is ending and tells nothing any more. The standby has lost what it had, so the next
 // reign must seed it: it learns that from a frame of the new generation.
-Lsn Reign::owe_seed() {
+Lsn Reign::owe_seed(Contents contents) {
+    note_contents(generation_ + 1, contents);
     journal_->begin_generation(++generation_);
     const Lsn from = journal_->appended() + 1;
     if (const auto closed = close_journal(); !closed.ok())
@@ -393,6 +404,9 @@ Json Reign::status() {
     json["seed"] = {{"objects_done", walk.objects_done},   {"objects_total", walk.objects_total},
                     {"bytes_done", walk.bytes_done},       {"bytes_total", walk.bytes_total},
                     {"found_changed", walk.found_changed}, {"failed", walk.failed}};
+    json["seed"]["kind"] = walk.by_hash ? "resync" : "seed";
+    json["seed"]["bytes_different"] = walk.bytes_different;
+    json["seed"]["seconds_left"] = walk.seconds_left ? Json(*walk.seconds_left) : Json();
     return json;
 }
 
