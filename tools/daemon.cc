@@ -16,10 +16,12 @@
 #include "journal/clock.h"
 #include "tools/commands.h"
 #include "tools/control.h"
+#include "tools/daemon_signals.h"
 #include "tools/known_snapshots.h"
 #include "tools/launch.h"
 #include "tools/lock.h"
 #include "tools/log.h"
+#include "tools/metrics.h"
 #include "tools/paths.h"
 #include "tools/point.h"
 #include "tools/reign.h"
@@ -29,27 +31,8 @@
 namespace twinspool {
 namespace {
 
-constexpr timespec kLookEvery{.tv_sec = 0, .tv_nsec = 50'000'000};
-
-sigset_t block_signals() {
-    sigset_t set;
-    ::sigemptyset(&set);
-    for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) ::sigaddset(&set, signal);
-    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-    ::signal(SIGPIPE, SIG_IGN);
-    ::signal(SIGHUP, SIG_IGN);
-    return set;
-}
-
-void end_process() { ::kill(::getpid(), SIGUSR1); }
-
 Json refusal(const Complaint& complaint) {
     return {{"error", complaint.sentence}, {"code", static_cast<int>(complaint.code)}};
-}
-
-Json not_understood(const Json& request) {
-    return {{"error", fmt::format("does not know the request {}",
-                                  request.dump(-1, ' ', false, Json::error_handler_t::replace))}};
 }
 
 Json answer_mark(Reign& reign, const Json& request, const Reign::GivenUp& given_up) {
@@ -105,7 +88,7 @@ Json answer(Reign& reign, const Schedule& schedule, const Json& request, const A
     if (command == "end") {
         const auto ended = reign.end();
         if (!ended.ok()) return {{"error", ended.error().sentence}};
-        end_process();
+        DaemonSignals::end();
         return {{"code", static_cast<int>(ended.value().code)},
                 {"shortfall", ended.value().shortfall}};
     }
@@ -142,11 +125,11 @@ class DownCommand {
     pid_t pid_ = 0;
 };
 
-void serve(Reign& reign, Schedule& schedule, const std::string& volume, const sigset_t& signals,
-           StartReport& report) {
+void serve(Reign& reign, Schedule& schedule, const std::string& volume,
+           const DaemonSignals& signals, StartReport& report) {
     DownCommand down;
     for (bool reported = false;;) {
-        const int signal = ::sigtimedwait(&signals, nullptr, &kLookEvery);
+        const int signal = signals.next();
         if (signal == SIGUSR1) return;
         if (signal == SIGTERM || signal == SIGINT) {
             spdlog::info("signal {}: going down", signal);
@@ -163,7 +146,7 @@ void serve(Reign& reign, Schedule& schedule, const std::string& volume, const si
     }
 }
 
-Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartReport& report) {
+Outcome<ExitCode> run(const VolumePaths& paths, const DaemonSignals& signals, StartReport& report) {
     TS_ASSIGN(const auto lock, lock_daemon(paths));
     TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto reign, Reign::begin(paths, config, report));
@@ -172,6 +155,11 @@ Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartRe
               ControlServer::start(paths.run(), [&](const Json& request, const Asker& asker) {
                   return answer(*reign, schedule, request, asker);
               }));
+    const auto metrics = begin_metrics(config.metrics, [&] { return reign->status(); });
+    if (!metrics.ok()) {
+        spdlog::warn(metrics.error().sentence);
+        report.warning(metrics.error().sentence);
+    }
     report.tell({{"served", true}, {"transport", reign->transport_text()}});
     serve(*reign, schedule, paths.name, signals, report);
     const auto ended = reign->end();
@@ -186,7 +174,7 @@ Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartRe
 Outcome<ExitCode> run_daemon(const DaemonArguments& arguments) {
     ::fcntl(arguments.ready_fd, F_SETFD, FD_CLOEXEC);
     StartReport report(Fd{arguments.ready_fd});
-    const auto signals = block_signals();
+    const DaemonSignals signals;
     begin_log(arguments.volume, "primary");
     if (const auto prepared = prepare_process(); !prepared.ok()) {
         const auto sentence = fmt::format("could not {}", prepared.error().text());

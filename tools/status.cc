@@ -14,7 +14,9 @@
 #include "tools/lock.h"
 #include "tools/paths.h"
 #include "tools/quantity.h"
+#include "tools/role.h"
 #include "tools/snapshots_status.h"
+#include "tools/standby_status.h"
 #include "tools/starting.h"
 #include "tools/state.h"
 #include "tools/status_view.h"
@@ -39,11 +41,15 @@ std::uint64_t segment_bytes(const VolumePaths& paths) {
 }
 
 // What the daemon wrote when it ended in order still holds; after a kill the numbers are not known.
-Json status_when_down(const VolumePaths& paths, const VolumeConfig& config) {
+Json last_said(const VolumePaths& paths) {
     Json last = Json::object();
     if (const auto text = read_file(paths.last_status()); text.ok())
         last = Json::parse(text.value(), nullptr, false);
-    if (!last.is_object()) last = Json::object();
+    return last.is_object() ? last : Json::object();
+}
+
+Json status_when_down(const VolumePaths& paths, const VolumeConfig& config) {
+    const Json last = last_said(paths);
     const auto known = [&](const char* part, const char* key) -> Json {
         const auto at = last.find(part);
         return at != last.end() && at->contains(key) ? (*at)[key] : Json();
@@ -67,7 +73,7 @@ Json status_when_down(const VolumePaths& paths, const VolumeConfig& config) {
     status["standbys"] = last.contains("standbys") ? last["standbys"] : Json::array();
     if (status["standbys"].empty())
         for (const auto& standby : config.standbys)
-            status["standbys"].push_back({{"target", standby.path}});
+            status["standbys"].push_back({{"target", standby.target()}});
     for (auto& standby : status["standbys"]) {
         standby["connected"] = false;
         standby["pid"] = 0;
@@ -86,7 +92,9 @@ Outcome<Json> status_of(const VolumePaths& paths) {
     TS_ASSIGN(const auto config, load_running_volume(paths));
     auto answer = ask_daemon(paths.run(), {{"command", "status"}});
     if (!answer.ok() && !is_nobody(answer.error())) return answer.error();
-    Json status = answer.ok() ? std::move(answer).value() : status_when_down(paths, config);
+    Json status = answer.ok()           ? std::move(answer).value()
+                  : standby_here(paths) ? standby_status_when_down(paths, config, last_said(paths))
+                                        : status_when_down(paths, config);
     if (const auto at = status.find("snapshots"); at != status.end()) add_ages(*at, wall_time());
     return status;
 }
