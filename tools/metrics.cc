@@ -56,12 +56,17 @@ constexpr Number kVolumeNumbers[] = {
     {"seed.objects_total", "twinspool_seed_objects", kGauge, "Objects that the walk knows of"},
     {"seed.bytes_done", "twinspool_seed_done_bytes", kGauge, "Content that the walk has passed"},
     {"seed.bytes_total", "twinspool_seed_bytes", kGauge, "Content that the walk knows of"},
+    {"seed.bytes_different", "twinspool_seed_different_bytes", kGauge,
+     "Content that a resync found different"},
     {"seed.failed", "twinspool_seed_failed_objects", kGauge, "Objects that could not be told"},
-    {"seed.left_seconds", "twinspool_seed_left_seconds", kGauge, "Estimate of what is left"},
-    {"verify.differences", "twinspool_verify_differences", kGauge,
+    {"seed.seconds_left", "twinspool_seed_left_seconds", kGauge, "Estimate of what is left"},
+    {"verify.last.differences", "twinspool_verify_differences", kGauge,
      "Differences that the last verify found"},
-    {"verify.repaired", "twinspool_verify_repaired", kGauge, "Of these, repaired from the primary"},
-    {"verify.objects", "twinspool_verify_objects", kGauge, "Objects that the verify compared"},
+    {"verify.last.repaired", "twinspool_verify_repaired", kGauge,
+     "Of these, repaired from the primary"},
+    {"verify.last.objects", "twinspool_verify_objects", kGauge, "Objects that it compared"},
+    {"verify.last.failed", "twinspool_verify_failed_objects", kGauge,
+     "Objects that it could not compare"},
     // Standby.
     {"received_lsn", "twinspool_received_lsn", kGauge, "Last record received"},
     {"durable_lsn", "twinspool_durable_lsn", kGauge, "Last record durable on the standby"},
@@ -91,7 +96,7 @@ constexpr Number kStandbyNumbers[] = {
     {"lag_bytes", "twinspool_standby_lag_bytes", kGauge, "Bytes of them"},
     {"lag_seconds", "twinspool_standby_lag_seconds", kGauge,
      "Age of the oldest record that is not durable there"},
-    {"estimate_seconds", "twinspool_standby_catch_up_seconds", kGauge,
+    {"catch_up_seconds", "twinspool_standby_catch_up_seconds", kGauge,
      "Estimate until it has caught up"},
     {"sent_records", "twinspool_standby_sent_records_total", kCounter,
      "Records sent since the daemon's start"},
@@ -180,9 +185,9 @@ std::vector<MetricFamily> families_of(const Json& status) {
     if (const auto time = time_at(status, "snapshots.oldest.time"))
         families.add("twinspool_snapshot_oldest_timestamp_seconds", kGauge,
                      "When the oldest snapshot was taken", volume, *time);
-    if (const auto time = time_at(status, "verify.finished"))
-        families.add("twinspool_verify_finished_timestamp_seconds", kGauge,
-                     "When the last verify ended", volume, *time);
+    if (const auto time = time_at(status, "verify.last.time"))
+        families.add("twinspool_verify_timestamp_seconds", kGauge, "When the last verify began",
+                     volume, *time);
     const Json none = Json::array();
     const Json* standbys = at_path(status, "standbys");
     if (standbys == nullptr || !standbys->is_array()) standbys = &none;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // status and wait: what the daemon says of itself; for a volume that is down, what its files say.
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <csignal>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -95,7 +97,7 @@ Outcome<Json> status_of(const VolumePaths& paths) {
     Json status = answer.ok()           ? std::move(answer).value()
                   : standby_here(paths) ? standby_status_when_down(paths, config, last_said(paths))
                                         : status_when_down(paths, config);
-    if (const auto at = status.find("snapshots"); at != status.end()) add_ages(*at, wall_time());
+    add_ages(status, wall_time());
     return status;
 }
 
@@ -136,15 +138,37 @@ Outcome<Shown> show_all(bool json) {
     return shown;
 }
 
+// Over what was there before, without a moment in which the screen is empty: each line is cleared
+// to its end, and the rest of the screen at last. No more lines than the terminal has, and none
+// wider, so that nothing scrolls; its size is asked for each time.
+std::string redrawn(const std::string& text) {
+    winsize size{};
+    if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_row == 0 || size.ws_col == 0)
+        size = {.ws_row = 24, .ws_col = 80};
+    std::string screen = "\033[H";
+    std::size_t at = 0;
+    for (unsigned row = 0; row < size.ws_row && at < text.size(); ++row) {
+        const auto end = std::min(text.find('\n', at), text.size());
+        auto length = std::min<std::size_t>(end - at, size.ws_col);
+        while (at + length < end &&
+               (static_cast<unsigned char>(text[at + length]) & 0xC0U) == 0x80U)
+            --length;  // not in the middle of a character
+        screen += text.substr(at, length);
+        screen += row + 1 < size.ws_row ? "\033[K\n" : "\033[K";
+        at = end + 1;
+    }
+    return screen + "\033[J";
+}
+
 }  // namespace
 
 Outcome<ExitCode> run_status(const StatusArguments& arguments) {
     if (arguments.volume) TS_TRY(check_name(*arguments.volume));
-    const bool terminal = ::isatty(STDOUT_FILENO) == 1;
+    const bool redraw = arguments.watch && ::isatty(STDOUT_FILENO) == 1;
     for (;;) {
         TS_ASSIGN(const auto shown, arguments.volume ? show_one(*arguments.volume, arguments.json)
                                                      : show_all(arguments.json));
-        print((arguments.watch && terminal ? "\033[H\033[2J" : "") + shown.text);
+        print(redraw ? redrawn(shown.text) : shown.text);
         if (!arguments.watch) return shown.code;
         std::this_thread::sleep_for(kRedrawEvery);
     }
