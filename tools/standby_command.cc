@@ -97,6 +97,21 @@ Outcome<Plan> plan(const VolumePaths& paths, const StandbyArguments& arguments) 
     return Plan{std::move(config), spell_listen(listen)};
 }
 
+// The directory is made when this machine becomes the standby. Later it has to be there: if it is
+// not, its disk may not be mounted, and what was made in its place would be filled from nothing.
+Verdict make_store(const VolumePaths& paths, const VolumeConfig& config) {
+    const auto& path = config.standbys.front().path;
+    struct stat status {};
+    if (::stat(path.c_str(), &status) == 0) return {};
+    const auto before = standby_here(paths);
+    if (before && before->id == config.id && before->standbys.front().path == path)
+        return failure(
+            "the standby directory {} is not there any more: is its disk mounted? If all of it is "
+            "to be copied again from the primary, make an empty directory there",
+            path);
+    return make_private_directory(path);
+}
+
 // A daemon that did not come to listen leaves the machine as it was.
 class Launch {
    public:
@@ -116,6 +131,7 @@ class Launch {
 
     // Until it listens: where.
     Outcome<std::string> run(const Plan& plan, LogPlace log) {
+        TS_TRY(make_store(paths_, plan.config));
         TS_TRY(make_private_directory(paths_.state()));
         TS_TRY(
             write_file_atomically(paths_.last_standby(), render_config(paths_.name, plan.config)));

@@ -40,11 +40,8 @@ void raise_descriptor_limit() {
     (void)::setrlimit(RLIMIT_NOFILE, &files);
 }
 
-// The store, made if only its last directory is missing.
 Outcome<StandbyStore> claim_store(const VolumePaths& paths, const VolumeConfig& config) {
     const auto& path = config.standbys.front().path;
-    if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
-        return Complaint{last_error("make the standby directory {}", path)};
     TS_TRY(claim_standby(path, paths.name, config.id));
     return StandbyStore{.path = path, .volume = config.id, .keep = config.snapshot.keep};
 }

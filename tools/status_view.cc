@@ -168,8 +168,7 @@ std::string standby_below(const Json& standby) {
     const auto behind = number(standby, "lag_records");
     if (behind != 0)
         out += fmt::format("    lag       {} records, {} B, {}{}\n", behind,
-                           number(standby, "lag_bytes"), lag(standby),
-                           left(standby, "catch_up_seconds"));
+                           number(standby, "lag_bytes"), lag(standby), left(standby, "catch_up"));
     if (is_true(standby, "resyncing"))
         out += "    resync    the standby is told everything anew, contents by hash\n";
     if (const auto trouble = text(standby, "trouble"); !trouble.empty())

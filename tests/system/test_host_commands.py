@@ -296,12 +296,17 @@ def test_a_taken_port_is_said_and_leaves_nothing(pair):
     host.standby()
 
 
-def test_a_store_without_its_parent_is_refused(pair):
+def test_a_store_is_made_once_and_has_to_be_there_later(pair):
     primary, host = pair
     text = host.config_file.read_text()
-    host.config_file.write_text(text.replace(str(primary.standby), f"{primary.base}/no/standby"))
-    assert f"{primary.base}/no/standby" in host.standby(check=1).err
-    assert not (host.state_dir / "last-standby.toml").exists()
+    store = primary.base / "deep/standby"
+    host.config_file.write_text(text.replace(str(primary.standby), str(store)))
+    host.standby()
+    host.down()
+    store.parent.rename(primary.base / "away")  # its disk is not mounted
+    assert "mounted" in host.standby(check=1).err and not store.parent.exists()
+    (primary.base / "away").rename(store.parent)
+    host.standby()
 
 
 def test_a_store_of_somebody_else_is_refused(pair):
