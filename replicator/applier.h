@@ -26,6 +26,7 @@
 
 #include "journal/apply.h"
 #include "journal/cursor.h"
+#include "journal/finding.h"
 #include "journal/result.h"
 #include "journal/units.h"
 #include "replicator/catalogue.h"
@@ -39,12 +40,37 @@ struct ApplierOptions {
     std::uint64_t volume = 0;
     // After each step forward, and when error() changed; no lock is held.
     std::function<void(Lsn)> on_applied;
+    // Checks that were not met, or could not be made, of the range that is announced next: called
+    // before applied() covers them. On the applier's thread (or that of run_until()), with its work
+    // lock held: it may not call the applier. None are lost but by a process that ends.
+    std::function<void(const std::vector<Finding>&)> on_findings;
     Nanoseconds delay{std::chrono::milliseconds{50}};
     std::uint64_t batch_bytes = std::uint64_t{64} << 20;
     std::uint64_t batch_records = 200'000;
+    std::uint64_t batch_check_bytes = std::uint64_t{256}
+                                      << 20;  // of content, to be read for checks
     // Which snapshots may go when the disk is full, before history is given up.
     std::function<std::vector<Lsn>(const std::vector<Snapshot>&)> superfluous;
     std::function<Status()> on_step;  // see Tree::Options; for tests
+};
+
+// Where a telling begins: the records behind `position` are applied to what is there.
+struct ResyncStart {
+    Position position;               // the journal's records begin behind it, or earlier
+    std::uint32_t generation = 0;    // that is told
+    std::uint32_t epoch_number = 0;  // of the record at `position`
+    std::uint64_t epoch_id = 0;
+};
+
+// What the store is, for the primary. Durable.
+struct StoreState {
+    Position applied;          // the chain is 0 if it is not at the end of a frame
+    std::uint32_t seeded = 0;  // generation whose telling has been applied completely; 0: none
+    std::uint32_t told = 0;    // generation that the store was begun, or resynced, in; 0: unknown
+    bool resyncing = false;    // the tree is a mixture until `told` has been applied completely
+    std::uint32_t epoch_number = 0;  // of the record that the store begins behind; 0: unknown
+    std::uint64_t epoch_id = 0;
+    Lsn before_resync;  // while resyncing: the internal snapshot of what was there; 0: none
 };
 
 class Applier {
@@ -59,6 +85,20 @@ class Applier {
     Status abandon_snapshots();
     // An empty store stands here: its journal begins after this position.
     Status begin_at(Position position);
+    // The same, and which generation is told from there on: state() knows it.
+    Status begin_seed(const ResyncStart& start);
+
+    // The store has a tree that is older than what the primary's journal begins with. Keeps the
+    // tree and its snapshots; from now on the position is that of `start`, and the tree counts as a
+    // mixture until that generation is told (or a later one). What was there, if it was consistent,
+    // is the snapshot `before-resync-<applied>` until then. The caller has applied all that is
+    // committed of its old journal, and removes that journal only afterwards: killed before this
+    // returns, all is as it was; killed after it, applied() is behind that journal's end. Before
+    // start(), or while nothing is to be applied. EINVAL: the position is before applied().
+    Status begin_resync(const ResyncStart& start);
+    // As of the last commit.
+    [[nodiscard]] StoreState state() const;
+    [[nodiscard]] bool resyncing() const { return state().resyncing; }
 
     void start();
     // What may be applied; the highest counts.
@@ -93,9 +133,18 @@ class Applier {
     [[nodiscard]] bool something_to_do() const;  // mutex_ held
     void attempt(std::unique_lock<std::mutex>& lock);
     Result<bool> apply_batch(Lsn limit);
-    Status read_batch(Delta& delta, Position& end, Lsn limit);
-    Status keep_and_apply(const Delta& delta, const Position& end);
-    Status apply_delta(const Delta& delta, const Position& end);
+    // Where a range ends, and when the primary sealed the frame there.
+    struct RangeEnd {
+        Position position;
+        std::int64_t time = 0;
+    };
+    Status read_batch(Delta& delta, RangeEnd& end, Lsn limit);
+    Status keep_and_apply(const Delta& delta, const RangeEnd& end);
+    Status apply_delta(const Delta& delta, const RangeEnd& end);
+    void make_checks(const Delta& delta);
+    [[nodiscard]] bool stops() const;
+    Status stand_at(Position position);
+    void publish_state();
     [[nodiscard]] bool disk_is_nearly_full(std::uint64_t coming) const;
     Status make_room();
     void publish_snapshots();
@@ -121,6 +170,7 @@ class Applier {
     Nanoseconds rest_;  // before the next attempt, unless somebody is in a hurry
     enum class Stop { kNo, kAfterApplying, kNow } stop_ = Stop::kNo;
     std::optional<Error> error_;
+    StoreState state_;
     std::vector<Snapshot> snapshots_;
     std::uint64_t snapshots_version_ = 0;
     bool untidy_ = true;  // there may be something that no snapshot needs

@@ -36,6 +36,7 @@ struct CommandLine {
     RestoreArguments restore;
     DiffArguments diff;
     LogArguments log;
+    VerifyArguments verify;
     std::string second;  // an argument that may be left out
     std::vector<std::string> files;
     StandbyDaemonArguments standby_daemon;
@@ -221,6 +222,23 @@ void add_comparison(CLI::App& app, CommandLine& line) {
     log->add_flag("--json", line.log.json, "For programs");
 }
 
+void add_verify(CLI::App& app, CommandLine& line) {
+    CLI::App* verify = command(
+        app, line, "verify",
+        "Compares both sides of a volume by hash, with all attributes, while everything goes on. "
+        "Exit code 0 if nothing differs, or all that differed is repaired; 3 if something differs, "
+        "or it cannot be done now; 1 if it did not come to its end",
+        "twinspool verify mail --repair --rate 50MiB", [&line] { return run_verify(line.verify); });
+    verify->add_option("VOLUME", line.verify.volume, kVolumeHelp)->required();
+    verify->add_flag("--repair", line.verify.repair,
+                     "Brings the standby to what the primary has, and looks once more");
+    verify->add_option("--path", line.verify.path, "Only this and what is below it")
+        ->type_name("PATH");
+    verify->add_option("--rate", line.verify.rate, "Read so much a second at most, like 50MiB")
+        ->type_name("SIZE");
+    verify->add_flag("--json", line.verify.json, "For programs");
+}
+
 void add_tools(CLI::App& app, CommandLine& line) {
     CLI::App* standby = command(
         app, line, "standby",
@@ -349,6 +367,7 @@ int run_command_line(int argc, char** argv) {
     add_snapshots(app, line);
     add_restore(app, line);
     add_comparison(app, line);
+    add_verify(app, line);
     add_tools(app, line);
     add_hidden(app, line);
     return parse_and_run(app, line, argc, argv);

@@ -112,6 +112,15 @@ struct LogArguments {
 };
 Outcome<ExitCode> run_log(const LogArguments& arguments);
 
+struct VerifyArguments {
+    std::string volume;
+    std::string path;
+    std::string rate;  // bytes a second, as sizes are written; empty: as configured
+    bool repair = false;
+    bool json = false;
+};
+Outcome<ExitCode> run_verify(const VerifyArguments& arguments);
+
 Outcome<ExitCode> run_export(const std::string& point);
 
 Outcome<ExitCode> run_journal_dump(const std::vector<std::string>& files);

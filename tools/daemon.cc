@@ -27,6 +27,7 @@
 #include "tools/reign.h"
 #include "tools/schedule.h"
 #include "tools/starting.h"
+#include "tools/verifying.h"
 
 namespace twinspool {
 namespace {
@@ -62,18 +63,31 @@ Json answer_unmark(Reign& reign, const Json& request, const Reign::GivenUp& give
     return unmarked.ok() ? Json::object() : refusal(unmarked.error());
 }
 
-Json answer(Reign& reign, const Schedule& schedule, const Json& request, const Asker& asker) {
-    const auto command = request.value("command", std::string{});
-    const auto given_up = [&] { return asker.gone(); };
-    if (command == "status") {
+struct Daemon {
+    Reign& reign;
+    Schedule& schedule;
+    Verifying& verifying;
+
+    [[nodiscard]] Json status() const {
         auto status = reign.status();
         status["snapshots"]["schedule"] = schedule.status();
+        status["verify"] = verifying.status();
         return status;
     }
+};
+
+Json answer(const Daemon& daemon, const Json& request, const Asker& asker) {
+    Reign& reign = daemon.reign;
+    const auto command = request.value("command", std::string{});
+    const auto given_up = [&] { return asker.gone(); };
+    if (command == "status") return daemon.status();
     if (command == "snapshots") {
         const auto snapshots = reign.snapshots();
         return snapshots ? snapshots_answer(*snapshots) : Json::object();
     }
+    if (command == "verify-begin") return daemon.verifying.begin(request);
+    if (command == "verify-progress") return daemon.verifying.progress(request);
+    if (command == "verify-cancel") return daemon.verifying.cancel(request);
     if (command == "flush") return {{"shortfall", reign.flush(given_up)}};
     if (command == "mark" || command == "may-mark") return answer_mark(reign, request, given_up);
     if (command == "unmark") return answer_unmark(reign, request, given_up);
@@ -125,8 +139,8 @@ class DownCommand {
     pid_t pid_ = 0;
 };
 
-void serve(Reign& reign, Schedule& schedule, const std::string& volume,
-           const DaemonSignals& signals, StartReport& report) {
+void serve(const Daemon& daemon, const std::string& volume, const DaemonSignals& signals,
+           StartReport& report) {
     DownCommand down;
     for (bool reported = false;;) {
         const int signal = signals.next();
@@ -136,9 +150,11 @@ void serve(Reign& reign, Schedule& schedule, const std::string& volume,
             down.start(volume);
         }
         down.reap();
-        schedule.look(wall_time(), reign.watch());
+        const VolumeState state = daemon.reign.watch();
+        daemon.schedule.look(wall_time(), state);
+        daemon.verifying.look(wall_time(), state);
         if (reported) continue;
-        if (const auto standby = reign.standby_report()) {
+        if (const auto standby = daemon.reign.standby_report()) {
             report.tell({{"standby", *standby}});
             report.done();
             reported = true;
@@ -151,17 +167,19 @@ Outcome<ExitCode> run(const VolumePaths& paths, const DaemonSignals& signals, St
     TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto reign, Reign::begin(paths, config, report));
     Schedule schedule(paths.name, config.snapshot, wall_time());
+    Verifying verifying(*reign, paths, config.verify_every, wall_time());
+    const Daemon daemon{.reign = *reign, .schedule = schedule, .verifying = verifying};
     TS_ASSIGN(const auto server,
               ControlServer::start(paths.run(), [&](const Json& request, const Asker& asker) {
-                  return answer(*reign, schedule, request, asker);
+                  return answer(daemon, request, asker);
               }));
-    const auto metrics = begin_metrics(config.metrics, [&] { return reign->status(); });
+    const auto metrics = begin_metrics(config.metrics, [&] { return daemon.status(); });
     if (!metrics.ok()) {
         spdlog::warn(metrics.error().sentence);
         report.warning(metrics.error().sentence);
     }
     report.tell({{"served", true}, {"transport", reign->transport_text()}});
-    serve(*reign, schedule, paths.name, signals, report);
+    serve(daemon, paths.name, signals, report);
     const auto ended = reign->end();
     if (ended.ok()) return ended.value().code;
     // Still mounted somewhere: what is not applied yet is in the journal and its tail.

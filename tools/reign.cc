@@ -127,7 +127,13 @@ Verdict Reign::open_overlay() {
         predecessor.generation != 0 ? predecessor.generation : first_generation(config_.id);
     seeded_before_ = predecessor.seeded == generation_;
     if (seeded_before_) settle_at_ = predecessor.end;
-    if (predecessor.generation != generation_) journal_->begin_generation(generation_);
+    if (predecessor.generation != generation_) {
+        note_contents(generation_, Contents::kWhole);
+        journal_->begin_generation(generation_);
+    }
+    options.contents = noted_contents(generation_);
+    options.rate_limit = config_.rate_limit;
+    options.hurry = [this](Lsn lsn) { hurry_standbys(lsn); };
     options.generation = generation_;
     options.seeded = seeded_before_;
     options.standby_count = static_cast<std::uint32_t>(config_.standbys.size());
@@ -149,7 +155,7 @@ void Reign::open_links() {
         options.volume = config_.id;
         options.segment_bytes = config_.segment_size;
         options.standby_timeout = config_.standby_timeout;
-        options.start_over = [this] { return seed_again(); };
+        hear_checks(options);
         senders_.push_back(std::make_unique<Sender>(std::move(options), *journal_));
         senders.push_back(senders_.back().get());
     }
@@ -164,23 +170,28 @@ void Reign::open_links() {
     checkpointer_->start();
 }
 
-Lsn Reign::seed_again() {
-    if (ending_) return owe_seed();
-    journal_->begin_generation(++generation_);
-    const Lsn from = overlay_->begin_reseed(generation_);
+Lsn Reign::seed_again(Contents contents, std::uint32_t standby) {
+    if (ending_) return owe_seed(contents);
+    // By hash until it is known that nobody is owed that: the right one in doubt.
+    note_contents(++generation_, Contents::kByHash);
+    journal_->begin_generation(generation_);
+    const Lsn from = overlay_->begin_reseed(generation_, contents, standby);
+    if (!overlay_->walk().by_hash) note_contents(generation_, Contents::kWhole);
     {  // now that the overlay walks: a look before that would take the old walk's end for the new
        // one's
         const std::lock_guard lock{mutex_};
         seeded_before_ = settled_ = false;
         settle_at_.reset();
     }
-    spdlog::info("seeding again from record {}", from.value);
+    spdlog::info("{} again from record {}", overlay_->walk().by_hash ? "resyncing" : "seeding",
+                 from.value);
     return from;
 }
 
 // The overlay is ending and tells nothing any more. The standby has lost what it had, so the next
 // reign must seed it: it learns that from a frame of the new generation.
-Lsn Reign::owe_seed() {
+Lsn Reign::owe_seed(Contents contents) {
+    note_contents(generation_ + 1, contents);
     journal_->begin_generation(++generation_);
     const Lsn from = journal_->appended() + 1;
     if (const auto closed = close_journal(); !closed.ok())
@@ -316,6 +327,9 @@ Json Reign::status() {
     json["seed"] = {{"objects_done", walk.objects_done},   {"objects_total", walk.objects_total},
                     {"bytes_done", walk.bytes_done},       {"bytes_total", walk.bytes_total},
                     {"found_changed", walk.found_changed}, {"failed", walk.failed}};
+    json["seed"]["kind"] = walk.by_hash ? "resync" : "seed";
+    json["seed"]["bytes_different"] = walk.bytes_different;
+    json["seed"]["seconds_left"] = walk.seconds_left ? Json(*walk.seconds_left) : Json();
     return json;
 }
 
