@@ -39,6 +39,7 @@ struct CommandLine {
     VerifyArguments verify;
     std::string second;  // an argument that may be left out
     std::vector<std::string> files;
+    StandbyDaemonArguments standby_daemon;
     StandbyProcessArguments standby_process;
     DaemonArguments daemon;
     ViewArguments view;
@@ -239,14 +240,32 @@ void add_verify(CLI::App& app, CommandLine& line) {
 }
 
 void add_tools(CLI::App& app, CommandLine& line) {
-    CLI::App* standby =
-        command(app, line, "standby", "Works on the standby of a volume that is down",
-                "twinspool standby mail --once", [&line] { return run_standby(line.standby); });
+    CLI::App* standby = command(
+        app, line, "standby",
+        "Makes this host a standby of a volume: listens for its primary, until `twinspool down`. "
+        "Or, with --once, works on a standby of this machine while the volume is down",
+        "twinspool standby mail\n  twinspool standby mail --once --tail", [&line] {
+            line.standby.host = if_given(line.second);
+            return run_standby(line.standby);
+        });
     standby->add_option("VOLUME", line.standby.volume, kVolumeHelp)->required();
-    standby->add_flag("--once", line.standby.once, "Recover it, apply what is committed, and end")
-        ->required();
-    standby->add_flag("--tail", line.standby.tail,
-                      "Apply also what is durable there beyond that, as a promotion would");
+    standby
+        ->add_option("--listen", line.standby.listen,
+                     "Where to listen, instead of at any address and the port of its [[standby]]")
+        ->type_name("ADDR[:PORT]");
+    standby
+        ->add_option("--host", line.second,
+                     "Which [[standby]] of several this machine is, by its `host`")
+        ->type_name("NAME");
+    standby->add_flag("--foreground", line.standby.foreground, "Stay until it goes down");
+    CLI::Option* once = standby->add_flag("--once", line.standby.once,
+                                          "Recover it, apply what is committed, and end");
+    standby
+        ->add_flag("--tail", line.standby.tail,
+                   "Apply also what is durable there beyond that, as a promotion would")
+        ->needs(once);
+    for (const char* other : {"--listen", "--host", "--foreground"})
+        once->excludes(standby->get_option(other));
 
     CLI::App* journal = app.add_subcommand("journal", "Looks into the journal");
     journal->require_subcommand(1);
@@ -269,6 +288,12 @@ void add_hidden(CLI::App& app, CommandLine& line) {
     view->add_option("VOLUME@NAME", line.view.point)->required();
     view->add_option("DIR", line.view.directory)->required();
     view->add_option("--ready-fd", line.view.ready_fd)->required();
+    CLI::App* host = command(app, line, kStandbyDaemonCommand, "The daemon of a standby", "",
+                             [&line] { return run_standby_daemon(line.standby_daemon); });
+    host->group("");
+    host->add_option("VOLUME", line.standby_daemon.volume)->required();
+    host->add_option("--listen", line.standby_daemon.listen)->required();
+    host->add_option("--ready-fd", line.standby_daemon.ready_fd)->required();
     CLI::App* standby =
         command(app, line, kStandbyProcessCommand, "The standby; started by the daemon", "",
                 [&line] { return run_standby_process(line.standby_process); });

@@ -10,6 +10,7 @@
 #include "tools/long_work.h"
 #include "tools/paths.h"
 #include "tools/quantity.h"
+#include "tools/role.h"
 
 namespace twinspool {
 namespace {
@@ -100,6 +101,7 @@ Outcome<ExitCode> run_verify(const VerifyArguments& arguments) {
         return bad_input("--path is {}, and must be an absolute path in UTF-8",
                          printable(arguments.path));
     const auto paths = VolumePaths::of(arguments.volume);
+    TS_TRY(check_not_standby(paths, "a verify"));
     TS_ASSIGN(const auto begun, ask(paths, {{"command", "verify-begin"},
                                             {"path", arguments.path},
                                             {"repair", arguments.repair},
