@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -119,6 +120,22 @@ class Host:
         )
 
 
+def connect(near, near_link, near_addresses, far, far_link, far_addresses):
+    """A cable between two namespaces."""
+    near.ip(
+        *("link", "add", near_link, "type", "veth"),
+        *("peer", "name", far_link, "netns", f"/proc/{os.getpid()}/fd/{far.fd}"),
+    )
+    for network, link, addresses in (
+        (near, near_link, near_addresses),
+        (far, far_link, far_addresses),
+    ):
+        for address in addresses:
+            late = ("nodad",) if ":" in address else ()
+            network.ip("addr", "add", address, "dev", link, *late)
+        network.ip("link", "set", link, "up")
+
+
 class StandbyHost(Host):
     """The host of one standby of `volume`, on a cable of its own to the primary."""
 
@@ -128,18 +145,12 @@ class StandbyHost(Host):
         self.store = volume.base / f"store{number}"
         self.store.mkdir()
         self.address, self.address6 = f"10.44.{number}.2", f"fd44:{number}::2"
-        near, far = f"to-standby{number}", "to-primary"
-        primary = volume.primary.network
-        primary.ip(
-            *("link", "add", near, "type", "veth"),
-            *("peer", "name", far, "netns", f"/proc/{os.getpid()}/fd/{self.network.fd}"),
+        self.near = f"to-standby{number}"
+        ends = [(f"10.44.{number}.{end}/24", f"fd44:{number}::{end}/64") for end in (1, 2)]
+        connect(
+            *(volume.primary.network, self.near, ends[0]), *(self.network, "to-primary", ends[1])
         )
-        for network, link, end in ((primary, near, 1), (self.network, far, 2)):
-            network.ip("addr", "add", f"10.44.{number}.{end}/24", "dev", link)
-            network.ip("addr", "add", f"fd44:{number}::{end}/64", "dev", link, "nodad")
-            network.ip("link", "set", link, "up")
-        self.near = near
-        self.proxy = None
+        self.proxy, self.called = None, self.address
 
     def plug(self, up=True):
         """Packets just do not arrive on a cable that is out: a silent cut."""
@@ -158,18 +169,17 @@ class StandbyHost(Host):
             self.plug()
 
     def put_proxy_between(self, seed=0):
-        """The primary will call it on its own loopback address."""
+        """The primary will call it on a loopback address of its own."""
+        self.called = f"127.0.0.{self.number + 1}"
         self.proxy = Proxy(
-            ("127.0.0.1", PORT + self.number), (self.address, PORT), self.volume.primary.network, seed
+            (self.called, PORT), (self.address, PORT), self.volume.primary.network, seed
         )
         return self.proxy
 
     @property
     def target(self):
         """As `create` takes it."""
-        if self.proxy:
-            return f"127.0.0.1:{PORT + self.number}:{self.store}"
-        return f"{self.address}:{self.store}"
+        return f"{self.called}:{self.store}"
 
     def take_files(self):
         """Both files of the volume, as a person copies them."""
@@ -182,7 +192,7 @@ class StandbyHost(Host):
         """`twinspool standby`; it returns when it listens."""
         listen = () if "--listen" in arguments else ("--listen", f"{self.address}:{PORT}")
         # Which of several, where the address that the primary calls does not say it.
-        which = ("--host", f"127.0.0.1:{PORT + self.number}") if self.proxy else ()
+        which = ("--host", self.called) if self.proxy else ()
         env = {**(env or {}), **({"TWINSPOOL_FAULT": fault} if fault else {})}
         return self.run(
             "standby", self.volume.name, *listen, *which, *arguments, env=env, check=check, **options
@@ -212,15 +222,28 @@ class StandbyHost(Host):
     def kill(self):
         machine.kill(*self.processes())
 
+    @contextlib.contextmanager
+    def stopped(self):
+        """SIGSTOP for the time of the block: the kernel there still takes what is sent."""
+        pids = self.processes()
+        assert pids, "no standby runs"
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def replica(self, index=0):
         real = os.path.realpath(self.volume.directories[index])
         return self.store / "tree" / real.lstrip("/")
 
 
 class HostedVolume(volumes.Volume):
-    """A volume whose standbys are hosts; `local` adds a directory of the primary as one more.
-
-    `between` is what the fixture's caller wants in the cable: `proxy` puts one there.
+    """A volume whose standbys are hosts; `local` adds a directory of the primary as one more, the
+    first of all. `proxy` puts one into each cable. `env` is for every command, on all hosts.
     """
 
     def __init__(
