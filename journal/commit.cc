@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <optional>
 
 #include "journal/fault.h"
 
@@ -33,8 +34,9 @@ class BlockedThread final : public CommitWaiter {
 
 }  // namespace
 
-Commit::Commit(CommitMode mode, std::uint32_t standby_count, Lsn local, Lsn committed)
+Commit::Commit(CommitMode mode, std::uint32_t standby_count, Lsn local, Lsn committed, AckRule rule)
     : mode_(mode),
+      rule_(rule),
       standbys_(standby_count),
       local_(local.value),
       committed_(committed.value),
@@ -145,12 +147,23 @@ void Commit::fail(int error) {
     answer(all, error);
 }
 
+Lsn Commit::reached() const {
+    std::optional<Lsn> there;
+    for (const Watermark& standby : standbys_) {
+        if (!standby.waited_for) continue;
+        if (!there)
+            there = standby.durable;
+        else
+            there = rule_ == AckRule::kAny ? std::max(*there, standby.durable)
+                                           : std::min(*there, standby.durable);
+    }
+    return there ? std::min(local(), *there) : local();
+}
+
 void Commit::advance(std::unique_lock<std::mutex> lock) {
-    Lsn reached = local();
-    for (const Watermark& standby : standbys_)
-        if (standby.waited_for) reached = std::min(reached, standby.durable);
-    if (reached <= committed() || failure() != 0) return;
-    committed_.store(reached.value, std::memory_order_release);
+    const Lsn now = reached();
+    if (now <= committed() || failure() != 0) return;
+    committed_.store(now.value, std::memory_order_release);
     CommitWaiter* list = take_answered();
     for (Observer* observer : observers_) observer->committed_rose();
     lock.unlock();

@@ -2,8 +2,8 @@
 // Commit: the one place where durability is decided. Monotone watermarks (local, one per standby),
 // and one queue of waiters ordered by Lsn.
 //
-// Invariants: committed() never falls; it never passes local(); it never passes the watermark of a
-// standby that is waited for. A waiter is answered exactly once, from the thread that moved the
+// Invariants: committed() never falls; it never passes local(); it never passes the watermarks of
+// the standbys that are waited for (kAll: of any of them; kAny: of all of them). A waiter is answered exactly once, from the thread that moved the
 // watermark (or from wait() itself), with no lock held.
 // Threads: any. Lock: `mutex_`, protects everything here, taken last of all locks.
 #pragma once
@@ -40,7 +40,8 @@ class CommitWaiter {
 class Commit {
    public:
     // `local`, `committed`: what recovery found.
-    Commit(CommitMode mode, std::uint32_t standby_count, Lsn local, Lsn committed);
+    Commit(CommitMode mode, std::uint32_t standby_count, Lsn local, Lsn committed,
+           AckRule rule = AckRule::kAll);
 
     // Answers when committed() has reached lsn; the observers (the writer) hear that it is wanted.
     void wait(CommitWaiter& waiter, Lsn lsn);
@@ -83,9 +84,11 @@ class Commit {
     void remove(CommitWaiter& waiter);
     CommitWaiter* take_answered();  // the answered prefix of the queue; mutex_ held
     static void answer(CommitWaiter* list, int error);
+    [[nodiscard]] Lsn reached() const;  // by all that counts now; mutex_ held
     void advance(std::unique_lock<std::mutex> lock);
 
     const CommitMode mode_;
+    const AckRule rule_;
     mutable std::mutex mutex_;
     std::condition_variable local_rose_;
     std::vector<Watermark> standbys_;

@@ -158,5 +158,6 @@ Result<std::optional<Frame>> Cursor::next(Lsn limit) {
 Lsn Cursor::position() const { return parts_->next; }
 Chain Cursor::previous() const { return Chain{parts_->previous}; }
 SegmentNumber Cursor::segment() const { return parts_->segment.number(); }
+FramePlace Cursor::place() const { return parts_->place(); }
 
 }  // namespace twinspool

@@ -17,6 +17,12 @@
 
 namespace twinspool {
 
+struct FramePlace {
+    SegmentNumber segment{};
+    std::uint32_t block = 0;
+    friend bool operator==(const FramePlace&, const FramePlace&) = default;
+};
+
 // A frame read back: its bytes as they stand in the segment, and the records in it, uncompressed.
 struct Frame {
     FrameHeader header{};
@@ -53,6 +59,7 @@ class Cursor {
     [[nodiscard]] Lsn position() const;           // the first Lsn that next() would give
     [[nodiscard]] Chain previous() const;         // chain before it
     [[nodiscard]] SegmentNumber segment() const;  // the one it stands in now
+    [[nodiscard]] FramePlace place() const;       // where that frame stands, or would stand there
 
    private:
     struct Parts;

@@ -18,6 +18,7 @@
 #include <optional>
 #include <string_view>
 #include <unordered_map>
+#include <variant>
 #include <vector>
 
 #include "journal/cursor.h"
@@ -91,6 +92,16 @@ struct Mark {
     bool incomplete = false;
 };
 
+// A check of the range: it is made when all of the range has been applied, unless a later record
+// covers what it is about.
+struct PendingCheck {
+    Lsn lsn;
+    ObjectId object{};                                               // the directory, for entries
+    std::variant<CheckContentOp, CheckObjectOp, CheckEntriesOp> op;  // borrows from the frames
+    bool superseded = false;
+    bool size_changed = false;  // of a file, later, and where this content does not reach
+};
+
 class Delta {
    public:
     Delta() = default;
@@ -114,6 +125,9 @@ class Delta {
 
     // The delta ends with this mark.
     [[nodiscard]] const std::optional<Mark>& mark() const { return mark_; }
+    // In order. Those of objects that the range makes too.
+    [[nodiscard]] const std::vector<PendingCheck>& checks() const { return checks_; }
+
     // Snapshots that are to be destroyed.
     [[nodiscard]] const std::vector<Lsn>& unmarked() const { return unmarked_; }
 
@@ -162,6 +176,7 @@ class Delta {
     bool all_told_ = false;
     std::optional<Mark> mark_;
     std::vector<Lsn> unmarked_;
+    std::vector<PendingCheck> checks_;
     Lsn last_;
     std::string_view word_;  // of the record being added
     std::uint64_t records_ = 0;

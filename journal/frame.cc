@@ -85,6 +85,8 @@ Chain place_frame(std::span<std::byte> frame, const FramePlace& place) {
     return Chain{header.checksum};
 }
 
+Chain chain_of(Bytes frame) { return Chain{checksum_of(frame)}; }
+
 FrameHeader header_of(Bytes frame) {
     FrameHeader header;
     TS_ASSERT(frame.size() >= sizeof header);

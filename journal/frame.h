@@ -16,12 +16,6 @@
 
 namespace twinspool {
 
-struct FramePlace {
-    SegmentNumber segment{};
-    std::uint32_t block = 0;
-    friend bool operator==(const FramePlace&, const FramePlace&) = default;
-};
-
 // What a header says beyond the records.
 struct FrameContext {
     std::uint64_t volume = 0;
@@ -46,6 +40,9 @@ constexpr std::size_t frame_room(std::size_t payload_bytes) {
 std::size_t encode_frame(const FrameContext& context, Lsn first, std::uint32_t count, Bytes payload,
                          std::span<std::byte> out);
 Chain place_frame(std::span<std::byte> frame, const FramePlace& place);
+
+// What place_frame() would give for these bytes, whatever their header says.
+Chain chain_of(Bytes frame);
 
 FrameHeader header_of(Bytes frame);
 // (1)-(5) for the frame at the front of `bytes`. EBADMSG names the rule. Reads nothing beyond.

@@ -11,6 +11,7 @@
 #include <mutex>
 
 #include "journal/clock.h"
+#include "journal/epochs.h"
 #include "journal/fault.h"
 #include "journal/filling.h"
 #include "journal/recovery.h"
@@ -69,6 +70,7 @@ struct Journal::Parts {
     JournalEnd found;
     Predecessor predecessor;
     Epoch epoch;
+    std::vector<Epoch> epochs;
     std::unique_ptr<Commit> commit;
     std::unique_ptr<Filling> filling;
     std::unique_ptr<Writer> writer;
@@ -111,16 +113,24 @@ Status Journal::Parts::recover() {
 }
 
 Status Journal::Parts::begin_epoch() {
-    epoch = Epoch{.number = found.epoch.number + 1,
+    TS_ASSIGN(epochs, read_epochs(options.directory));
+    // A journal from before the file, or of which nothing but the segments was brought back.
+    if (epochs.empty()) epochs = found.epochs;
+    std::erase_if(epochs, [](const Epoch& each) { return each.id == 0; });
+    std::uint32_t newest = found.epoch.number;
+    for (const Epoch& each : epochs) newest = std::max(newest, each.number);
+    epoch = Epoch{.number = newest + 1,
                   .id = 0,
                   .first_lsn = found.end.lsn + 1,
                   .chain = found.end.chain};
     if (::getrandom(&epoch.id, sizeof epoch.id, 0) != sizeof epoch.id)
         return last_error("get a random number");
-    found.epochs.push_back(epoch);
+    epochs.push_back(epoch);
+    // Before anything of it can be durable, here or at a standby.
+    TS_TRY(write_epochs(options.directory, epochs));
     tail.reset();
     commit = std::make_unique<Commit>(options.mode, options.standby_count, found.end.lsn,
-                                      found.committed);
+                                      found.committed, options.ack);
     filling = std::make_unique<Filling>(tail.layout(), epoch.first_lsn);
     writer = std::make_unique<Writer>(tail.layout(), *filling, *commit, folder, ledger, stamp);
     return writer->start({.end = found.end,
@@ -206,7 +216,8 @@ void Journal::detach(FrameSink& sink) { parts_->writer->detach(sink); }
 const Predecessor& Journal::predecessor() const { return parts_->predecessor; }
 void Journal::forget_notes() { parts_->tail.layout().header.inherited_count = 0; }
 Epoch Journal::epoch() const { return parts_->epoch; }
-const std::vector<Epoch>& Journal::epochs() const { return parts_->found.epochs; }
+const std::vector<Epoch>& Journal::epochs() const { return parts_->epochs; }
+std::uint32_t Journal::generation() const { return parts_->stamp.generation; }
 Lsn Journal::appended() const { return parts_->filling->appended(); }
 Lsn Journal::oldest() const { return parts_->ledger.oldest(); }
 

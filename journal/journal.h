@@ -33,6 +33,7 @@ struct JournalOptions {
     std::uint64_t limit_bytes = std::uint64_t{8} << 30;
     Nanoseconds linger{2'000'000};
     std::uint32_t standby_count = 1;
+    AckRule ack = AckRule::kAll;
     CommitMode mode = CommitMode::kFsync;
 };
 
@@ -126,7 +127,9 @@ class Journal {
     [[nodiscard]] const Predecessor& predecessor() const;
     void forget_notes();  // their outcome is logged
     [[nodiscard]] Epoch epoch() const;
-    [[nodiscard]] const std::vector<Epoch>& epochs() const;  // known history, oldest first
+    // All reigns there ever were, in the order in which they began (journal/epochs.h).
+    [[nodiscard]] const std::vector<Epoch>& epochs() const;
+    [[nodiscard]] std::uint32_t generation() const;  // that is told now, or was told last
     [[nodiscard]] JournalCounters counters() const;
     [[nodiscard]] Lsn appended() const;
     [[nodiscard]] Lsn oldest() const;  // first Lsn still in a segment

@@ -13,6 +13,9 @@
 namespace twinspool {
 namespace {
 
+// More blocks than any segment has room for.
+constexpr std::size_t kWholeSegment = std::size_t{1} << 40;
+
 // A whole segment in memory: recovery reads each once.
 struct LoadedSegment {
     Segment segment;
@@ -176,8 +179,12 @@ Status DirectAppender::append_placed(Bytes frame) {
     if (header.first_lsn != end_.end.lsn.value + 1 || header.previous != raw(end_.end.chain))
         return make_error(EBADMSG, "append the frame of record {}: it does not continue record {}",
                           header.first_lsn, end_.end.lsn.value);
-    TS_TRY(open_place(blocks));
-    if (FramePlace{SegmentNumber{header.segment}, header.block} != end_.next)
+    const FramePlace place{SegmentNumber{header.segment}, header.block};
+    // The writer had begun a segment before the power was cut, and had no frame in it: it goes on
+    // there although this one would fit here.
+    const bool begun = end_.next.block != 0 && place == FramePlace{next(end_.next.segment), 1};
+    TS_TRY(open_place(begun ? kWholeSegment : blocks));
+    if (place != end_.next)
         return make_error(EBADMSG,
                           "append the frame of record {}: its place is {:x}:{}, not {:x}:{}",
                           header.first_lsn, header.segment, header.block, raw(end_.next.segment),

@@ -1,37 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-// The half of the sender that listens and keeps the time: acks, loss, going alone, coming back.
+// The part of the sender that listens: acks, findings, coming back.
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
 
-#include "journal/fault.h"
 #include "replicator/sender.h"
 
 namespace twinspool {
 namespace {
-constexpr std::chrono::milliseconds kWatchEvery{20};
-constexpr Nanoseconds kLoadsWithin = std::chrono::minutes{10};
 // A standby that is this close behind is waited for again; the rest comes while commits wait.
 constexpr std::uint64_t kCloseEnough_records = 4096;
 }  // namespace
 
 void Sender::receive() {
     Message message;
-    for (;;) {
-        if (!receive_message(*transport_, message).ok()) break;
-        if (message.type == MessageType::kTrouble) {
-            heard_trouble(message.text());
-        } else if (message.type == MessageType::kSnapshots) {
-            if (!heard_snapshots(message).ok()) break;
-        } else if (const auto ack = body_of<Ack>(message, MessageType::kAck); ack.ok()) {
-            heard(*ack);
-        } else {
-            break;
-        }
+    Status status;
+    while (status.ok()) {
+        status = receive_message(*transport_, message);
+        if (status.ok()) status = take(message);
     }
     const std::lock_guard lock{mutex_};
     streaming_ = false;
+    if (heard_last_.empty() && status.error().code != ECONNRESET)
+        heard_last_ = status.error().text();
     changed_.notify_all();
+}
+
+Status Sender::take(const Message& message) {
+    switch (message.type) {
+        case MessageType::kTrouble:
+            heard_trouble(message.text());
+            return {};
+        case MessageType::kSnapshots:
+            return heard_snapshots(message);
+        case MessageType::kFindings: {
+            TS_ASSIGN(const auto findings, findings_of(message));
+            if (options_.on_findings) options_.on_findings(findings);
+            return {};
+        }
+        case MessageType::kRefuse: {
+            const std::lock_guard lock{mutex_};
+            refused_ = true;
+            return make_error(EREMOTEIO, "keep the link: the standby says: {}", message.text());
+        }
+        default: {
+            TS_ASSIGN(const auto ack, body_of<Ack>(message, MessageType::kAck));
+            return heard(ack);
+        }
+    }
 }
 
 void Sender::heard_trouble(std::string_view text) {
@@ -50,9 +66,15 @@ Status Sender::heard_snapshots(const Message& message) {
     return {};
 }
 
-void Sender::heard(const Ack& ack) {
+Status Sender::heard(const Ack& ack) {
     {
         const std::lock_guard lock{mutex_};
+        if (!chains_.acknowledged({Lsn{ack.durable}, Chain{ack.chain}})) {
+            differs_ = fmt::format("record {}: the standby's bytes differ from ours", ack.durable);
+            spdlog::error("standby {}: {}", options_.target, differs_);
+            changed_.notify_all();
+            return make_error(EBADMSG, "{}", differs_);
+        }
         durable_ = std::max(durable_, Lsn{ack.durable});
         applied_ = std::max(applied_, Lsn{ack.applied});
         outstanding_.durable(durable_);
@@ -64,6 +86,8 @@ void Sender::heard(const Ack& ack) {
     }
     journal_.commit().standby_durable(options_.index, Lsn{ack.durable});
     catch_up(Lsn{ack.durable});
+    if (options_.on_applied) options_.on_applied(Lsn{ack.applied});
+    return {};
 }
 
 // Comes back into the count when it is close, and is in sync when it has all that was acknowledged
@@ -72,7 +96,7 @@ void Sender::catch_up(Lsn durable) {
     std::unique_lock lock{mutex_};
     if (state_ != LinkState::kCatchingUp) return;
     const Lsn local = journal_.commit().local();
-    if (!waited_for_) {
+    if (!waited_for_ && options_.wait) {
         if (local > durable && local - durable > kCloseEnough_records) return;
         waited_for_ = true;
         lock.unlock();
@@ -84,61 +108,6 @@ void Sender::catch_up(Lsn durable) {
         in_sync_from_ = journal_.commit().local();
     }
     if (durable >= in_sync_from_ && state_ == LinkState::kCatchingUp) move_to(LinkState::kInSync);
-}
-
-void Sender::disconnected(const Error& why) {
-    const std::lock_guard lock{mutex_};
-    if (stopping_) return;
-    if (!cannot_apply_) trouble_ = why.text();
-    spdlog::warn("standby {}: {}", options_.target, why.text());
-    if (state_ == LinkState::kInSync || state_ == LinkState::kCatchingUp) {
-        lost_since_ = unanswered_since_.value_or(Clock::now());
-        move_to(waited_for_ ? LinkState::kConnecting : LinkState::kAlone);
-    }
-    unanswered_since_.reset();
-}
-
-void Sender::watch() {
-    std::unique_lock lock{mutex_};
-    while (!stopping_) {
-        changed_.wait_for(lock, kWatchEvery, [this] { return stopping_; });
-        const auto now = Clock::now();
-        // Before it greets it reads its whole journal, which nobody waits for here.
-        const Nanoseconds limit =
-            greeted_ ? options_.standby_timeout : std::max(options_.standby_timeout, kLoadsWithin);
-        if (unanswered_since_ && now - *unanswered_since_ >= limit && process_) {
-            spdlog::warn(
-                "standby {}: no answer for {} ms", options_.target,
-                std::chrono::duration_cast<std::chrono::milliseconds>(now - *unanswered_since_)
-                    .count());
-            // It may be stopped, or hang on its disk: the link is given up, and it is killed.
-            if (transport_) transport_->shutdown();
-        }
-        if (state_ == LinkState::kConnecting && waited_for_ &&
-            now - lost_since_ >= options_.standby_timeout && !stopping_) {
-            lock.unlock();
-            go_alone();
-            lock.lock();
-        }
-    }
-}
-
-void Sender::go_alone() {
-    if (!journal_.take_credit(max_encoded_size(0))) return;  // the journal itself has failed
-    const Lsn since = journal_.commit().standby(options_.index);
-    const Lsn record =
-        journal_.append(StandbyOp{.standby = options_.index, .waited_for = 0, .since = since});
-    if (!journal_.make_durable(record).ok()) return;
-    TS_FAULT(alone_durable);
-    {
-        const std::lock_guard lock{mutex_};
-        // Back meanwhile: then the record is a true statement about a moment, no more.
-        if (state_ != LinkState::kConnecting) return;
-        waited_for_ = false;
-        move_to(LinkState::kAlone);
-    }
-    count_it_or_not();
-    spdlog::warn("standby {}: going on alone since record {}", options_.target, since.value);
 }
 
 // Going alone and coming back may overlap: whoever is last tells the commit how it is now.
@@ -172,10 +141,13 @@ Result<bool> Sender::wait_applied(Lsn lsn, Nanoseconds timeout) {
 StandbyStatus Sender::status() const {
     const Lsn appended = journal_.appended();
     const std::lock_guard lock{mutex_};
+    std::optional<double> estimate;
+    if (state_ == LinkState::kCatchingUp)
+        estimate = pace_.seconds(appended > durable_ ? appended - durable_ : 0, Clock::now());
     return {.state = state_,
             .target = options_.target,
             .connected = streaming_,
-            .pid = process_ ? process_->pid() : 0,
+            .pid = options_.connector->pid(),
             .durable = durable_,
             .applied = applied_,
             .lag_records = appended > durable_ ? appended - durable_ : 0,
@@ -183,9 +155,19 @@ StandbyStatus Sender::status() const {
             .lag_seconds = outstanding_.seconds(Clock::now()),
             .sent_records = sent_records_,
             .sent_bytes = sent_bytes_,
-            .trouble = trouble_,
+            .trouble = trouble_now(),
             .cannot_apply = cannot_apply_,
-            .waited_for = waited_for_};
+            .waited_for = waited_for_,
+            .wait = options_.wait,
+            .resyncing = resyncing_,
+            .catch_up_seconds = estimate};
+}
+
+std::string Sender::trouble_now() const {
+    std::string text;
+    for (const std::string* each : {&differs_, &trouble_, &hold_})
+        if (!each->empty()) text += (text.empty() ? "" : "; ") + *each;
+    return text;
 }
 
 std::optional<ToldSnapshots> Sender::snapshots() const {
@@ -201,7 +183,7 @@ Lsn Sender::needs_from() const {
 void Sender::give_up_catching_up() {
     const std::lock_guard lock{mutex_};
     if (keep_for_it_)
-        spdlog::warn("standby {}: too far behind for the journal's limit; it will be seeded again",
+        spdlog::warn("standby {}: too far behind for the journal's limit; it is compared by hash when it is back",
                      options_.target);
     keep_for_it_ = false;
 }

@@ -98,6 +98,16 @@ Status Applier::abandon_snapshots() {
     return history_->abandon();
 }
 
+Status Applier::begin_seed(const ResyncStart& start) { return begin_at(start.position); }
+
+Status Applier::begin_resync(const ResyncStart& start) {
+    return make_error(ENOSYS, "begin a resync at record {}", start.position.lsn.value + 1);
+}
+
+StoreState Applier::state() const {
+    return {.applied = {.lsn = applied()}, .seeded = seeded_generation()};
+}
+
 Status Applier::begin_at(Position position) {
     const std::lock_guard work{work_mutex_};
     TS_TRY(catalogue_->commit({.applied = position, .seeded = {}}));

@@ -26,6 +26,7 @@
 
 #include "journal/apply.h"
 #include "journal/cursor.h"
+#include "journal/finding.h"
 #include "journal/result.h"
 #include "journal/units.h"
 #include "replicator/catalogue.h"
@@ -39,12 +40,35 @@ struct ApplierOptions {
     std::uint64_t volume = 0;
     // After each step forward, and when error() changed; no lock is held.
     std::function<void(Lsn)> on_applied;
+    // Checks that were not met, or could not be made, of the range that is announced next: called
+    // before applied() covers them. On the applier's thread (or that of run_until()), with its work
+    // lock held: it may not call the applier. None are lost but by a process that ends.
+    std::function<void(const std::vector<Finding>&)> on_findings;
     Nanoseconds delay{std::chrono::milliseconds{50}};
     std::uint64_t batch_bytes = std::uint64_t{64} << 20;
     std::uint64_t batch_records = 200'000;
     // Which snapshots may go when the disk is full, before history is given up.
     std::function<std::vector<Lsn>(const std::vector<Snapshot>&)> superfluous;
     std::function<Status()> on_step;  // see Tree::Options; for tests
+};
+
+// Where a telling begins: the records behind `position` are applied to what is there.
+struct ResyncStart {
+    Position position;               // the journal's records begin behind it, or earlier
+    std::uint32_t generation = 0;    // that is told
+    std::uint32_t epoch_number = 0;  // of the record at `position`
+    std::uint64_t epoch_id = 0;
+};
+
+// What the store is, for the primary. Durable.
+struct StoreState {
+    Position applied;          // the chain is 0 if it is not at the end of a frame
+    std::uint32_t seeded = 0;  // generation whose telling has been applied completely; 0: none
+    std::uint32_t told = 0;    // generation that the store was begun, or resynced, in; 0: unknown
+    bool resyncing = false;    // the tree is a mixture until `told` has been applied completely
+    std::uint32_t epoch_number = 0;  // of the record that the store begins behind; 0: unknown
+    std::uint64_t epoch_id = 0;
+    Lsn before_resync;  // while resyncing: the internal snapshot of what was there; 0: none
 };
 
 class Applier {
@@ -59,6 +83,20 @@ class Applier {
     Status abandon_snapshots();
     // An empty store stands here: its journal begins after this position.
     Status begin_at(Position position);
+    // The same, and which generation is told from there on: state() knows it.
+    Status begin_seed(const ResyncStart& start);
+
+    // The store has a tree that is older than what the primary's journal begins with. Keeps the
+    // tree and its snapshots; from now on the position is that of `start`, and the tree counts as a
+    // mixture until that generation is told (or a later one). What was there, if it was consistent,
+    // is the snapshot `before-resync-<applied>` until then. The caller has applied all that is
+    // committed of its old journal, and removes that journal only afterwards: killed before this
+    // returns, all is as it was; killed after it, applied() is behind that journal's end. Before
+    // start(), or while nothing is to be applied. EINVAL: the position is before applied().
+    Status begin_resync(const ResyncStart& start);
+    // As of the last commit.
+    [[nodiscard]] StoreState state() const;
+    [[nodiscard]] bool resyncing() const { return state().resyncing; }
 
     void start();
     // What may be applied; the highest counts.

@@ -10,7 +10,9 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+#include <atomic>
 #include <cstring>
+#include <optional>
 #include <string_view>
 
 namespace twinspool {
@@ -18,6 +20,7 @@ namespace {
 
 constexpr int kSocketBufferBytes = 4 << 20;
 constexpr int kDiesWithin_ms = 10'000;
+constexpr std::chrono::seconds kFinishWithin{60};
 
 class SocketTransport final : public LinkTransport {
    public:
@@ -132,5 +135,49 @@ void StandbyProcess::finish(std::chrono::seconds limit) {
 }
 
 void StandbyProcess::kill() { finish(std::chrono::seconds{0}); }
+
+namespace {
+
+class LocalConnector final : public Connector {
+   public:
+    explicit LocalConnector(StandbyProcess::Command command) : command_(std::move(command)) {}
+    ~LocalConnector() override { end(LinkEnd::kLost); }
+
+    Result<std::shared_ptr<LinkTransport>> connect() override {
+        if (cancelled_.load()) return make_error(ECANCELED, "reach the standby");
+        TS_ASSERT(!process_);
+        Fd ours;
+        TS_ASSIGN(process_, StandbyProcess::spawn(command_, ours));
+        // A fault point that ends the standby does so once, not at each restart.
+        command_.inherit_fault = false;
+        pid_.store(process_->pid());
+        return std::shared_ptr<LinkTransport>{socket_transport(std::move(ours))};
+    }
+    void cancel() override { cancelled_.store(true); }
+    void ended(LinkEnd how) override { end(how); }
+    [[nodiscard]] pid_t pid() const override { return pid_.load(); }
+
+   private:
+    void end(LinkEnd how) {
+        if (!process_) return;
+        if (how == LinkEnd::kOrderly)
+            process_->finish(kFinishWithin);
+        else
+            process_->kill();
+        pid_.store(0);
+        process_.reset();
+    }
+
+    StandbyProcess::Command command_;
+    std::optional<StandbyProcess> process_;
+    std::atomic<pid_t> pid_ = 0;
+    std::atomic<bool> cancelled_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Connector> local_connector(StandbyProcess::Command command) {
+    return std::make_unique<LocalConnector>(std::move(command));
+}
 
 }  // namespace twinspool

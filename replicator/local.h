@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "journal/fd.h"
+#include "replicator/connector.h"
 #include "replicator/transport.h"
 
 namespace twinspool {
@@ -38,5 +39,9 @@ class StandbyProcess {
     explicit StandbyProcess(pid_t pid) : pid_(pid) {}
     pid_t pid_;
 };
+
+// Each connect() starts the process; the fault that our environment chose goes to the first one
+// only. Ended in an orderly way it has a minute to apply what it has. ECANCELED after cancel().
+std::unique_ptr<Connector> local_connector(StandbyProcess::Command command);
 
 }  // namespace twinspool

@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <thread>
 
 #include "journal/clock.h"
 #include "journal/fault.h"
 #include "journal/frame.h"
+#include "replicator/begun.h"
 
 namespace twinspool {
 namespace {
@@ -33,10 +35,45 @@ Result<Fd> lock_store(const std::string& path) {
     return fd;
 }
 
+#ifdef TWINSPOOL_FAULTS
+// TWINSPOOL_FLIP=lsn: the frame with that record is written with a bit that is not what came.
+void flip_for_test(std::span<std::byte> bytes, const FrameHeader& header) {
+    static const char* const chosen = std::getenv("TWINSPOOL_FLIP");  // NOLINT(concurrency-mt-unsafe)
+    if (chosen == nullptr) return;
+    static std::atomic<bool> done{false};
+    const std::uint64_t lsn = std::strtoull(chosen, nullptr, 10);
+    if (lsn < header.first_lsn || lsn >= header.first_lsn + header.record_count) return;
+    if (!done.exchange(true)) bytes.back() ^= std::byte{1};
+}
+#else
+void flip_for_test(std::span<std::byte> /*bytes*/, const FrameHeader& /*header*/) {}
+#endif
+
 }  // namespace
 
 Receiver::Receiver(const StandbyStore& store, Fd lock) : store_(store), lock_(std::move(lock)) {}
 Receiver::~Receiver() = default;
+
+Result<Greeting> receive_greeting(LinkTransport& transport, std::uint64_t volume) {
+    const auto refuse = [&](Error why) {
+        (void)send_text(transport, MessageType::kRefuse, why.doing);
+        return why;
+    };
+    Message message;
+    if (const auto received = receive_message(transport, message); !received.ok())
+        return received.error().code == EPROTONOSUPPORT || received.error().code == EBADMSG
+                   ? refuse(received.error())
+                   : received.error();
+    if (message.type == MessageType::kRefuse)
+        return make_error(EREMOTEIO, "serve the primary: it says: {}", message.text());
+    auto greeting = body_of<Greeting>(message, MessageType::kGreeting);
+    if (!greeting.ok()) return refuse(greeting.error());
+    if (greeting->volume != volume)
+        return refuse(make_error(
+            EPERM, "the primary is of another volume ({:016x}), and this standby of {:016x}",
+            greeting->volume, volume));
+    return greeting;
+}
 
 Result<std::unique_ptr<Receiver>> Receiver::open(const StandbyStore& store) {
     TS_ASSIGN(Fd lock, lock_store(store.path));
@@ -45,18 +82,41 @@ Result<std::unique_ptr<Receiver>> Receiver::open(const StandbyStore& store) {
     return receiver;
 }
 
+// The catalogue first: it says what counts of the journal.
 Status Receiver::load() {
     std::error_code code;
     std::filesystem::create_directories(store_.journal(), code);
     if (code) return make_error(code.value(), "make the folder {}", store_.journal());
-    TS_ASSIGN(end_, find_end(store_.journal(), store_.volume));
-    durable_ = end_.end.lsn.value;
-    return open_applier();
+    TS_TRY(open_applier());
+    TS_ASSIGN(end_, standby_end(store_.journal(), store_.volume, applier_->applied()));
+    // The newest frame's header may know of less than an apply that was interrupted.
+    committed_ = std::max({end_.committed.value, applier_->begun().value, committed_.load()});
+    begun_ = true;
+    epoch_ = end_.epoch.number;
+    counted_to_ = applier_->applied().value;
+    shown_durable_ = end_.end.lsn.value;
+    const std::lock_guard lock{send_mutex_};
+    durable_ = end_.end;
+    return {};
+}
+
+// What this process thinks of the store is forgotten. If it cannot be read there is no applier.
+Status Receiver::reload() {
+    close_applier();
+    appender_.reset();
+    folder_.reset();
+    const Status loaded = load();
+    if (!loaded.ok()) close_applier();
+    suspect_ = !loaded.ok();
+    const std::lock_guard lock{applier_mutex_};
+    load_error_ = loaded.ok() ? std::string{} : loaded.error().text();
+    return loaded;
 }
 
 Status Receiver::open_applier() {
     // The snapshots before the ack: who has waited for a mark to be applied finds it in the list.
-    const auto tell = [this](Lsn) {
+    const auto tell = [this](Lsn lsn) {
+        count_applied(lsn);
         (void)say_snapshots();
         (void)ack();
         (void)say_trouble();
@@ -68,16 +128,34 @@ Status Receiver::open_applier() {
                 numbers.push_back(each.number);
         return numbers;
     };
-    TS_ASSIGN(applier_, Applier::open({.store = store_.path,
-                                       .volume = store_.volume,
-                                       .on_applied = tell,
-                                       .superfluous = may_go}));
+    TS_ASSIGN(auto opened, Applier::open({.store = store_.path,
+                                          .volume = store_.volume,
+                                          .on_applied = tell,
+                                          .on_findings = [this](const auto& f) { say_findings(f); },
+                                          .superfluous = may_go}));
+    const std::lock_guard lock{applier_mutex_};
+    applier_ = std::move(opened);
     return {};
 }
 
-// At load: the newest frame's header may know of less than an apply that was interrupted.
-Lsn Receiver::applicable() const {
-    return std::min(std::max(end_.committed, applier_->begun()), end_.end.lsn);
+void Receiver::close_applier() {
+    finish();
+    const std::lock_guard lock{applier_mutex_};
+    applier_.reset();
+}
+
+Lsn Receiver::applicable() const { return std::min(Lsn{committed_.load()}, end_.end.lsn); }
+
+void Receiver::start() {
+    if (running_ || !applier_) return;
+    running_ = true;
+    applier_->start();
+    applier_->committed(applicable());
+}
+
+void Receiver::finish() {
+    if (running_) applier_->finish();
+    running_ = false;
 }
 
 Result<Lsn> Receiver::apply_once(OnceOptions options) {
@@ -86,91 +164,44 @@ Result<Lsn> Receiver::apply_once(OnceOptions options) {
     return applier_->applied();
 }
 
-Status Receiver::serve(LinkTransport& transport) {
-    TS_TRY(greet(transport));
-    TS_TRY(say_snapshots());
-    applier_->start();
-    applier_->committed(applicable());
-    Status status;
-    Message message;
-    while (status.ok()) {
-        status = receive_message(transport, message);
-        if (status.ok()) status = take(message);
-    }
+Status Receiver::serve(LinkTransport& transport, const Greeting& greeting) {
+    Status status = greet(transport, greeting);
+    start();
+    if (status.ok()) status = stream(transport);
+    connected_ = false;
     {
         const std::lock_guard lock{send_mutex_};
         transport_ = nullptr;
     }
-    applier_->finish();
-    return status.error().code == ECONNRESET ? Status{} : status;
+    const int code = status.error().code;
+    if (code == ECONNRESET || code == EPIPE) return {};
+    const std::string why = status.error().text();
+    spdlog::error("standby {}: the link ends: {}", store_.path, why);
+    // The other side's own words are not said to it again.
+    if (code != EREMOTEIO) (void)send_text(transport, MessageType::kRefuse, why);
+    return status;
 }
 
-Status Receiver::greet(LinkTransport& transport) {
+Status Receiver::stream(LinkTransport& transport) {
     Message message;
-    TS_TRY(receive_message(transport, message));
-    TS_ASSIGN(const Greeting greeting, body_of<Greeting>(message, MessageType::kGreeting));
-    if (greeting.volume != store_.volume)
-        return make_error(EPERM, "serve the primary: it is of another volume (0x{:016x})",
-                          greeting.volume);
-    const Hello hello{.volume = store_.volume,
-                      .end_lsn = end_.end.lsn.value,
-                      .end_chain = raw(end_.end.chain),
-                      .epoch_id = end_.epoch.id,
-                      .epoch_number = end_.epoch.number,
-                      .flags = 0,
-                      .applied_lsn = applier_->applied().value,
-                      .committed = end_.committed.value,
-                      .seeded = applier_->seeded_generation(),
-                      .told = 0};
-    TS_TRY(send_body(transport, MessageType::kHello, hello));
-    TS_TRY(receive_message(transport, message));
-    if (message.type == MessageType::kRefuse)
-        return make_error(EREMOTEIO, "serve the primary: it says: {}", message.text());
-    TS_ASSIGN(const Welcome welcome, body_of<Welcome>(message, MessageType::kWelcome));
-    if (static_cast<WelcomeKind>(welcome.kind) == WelcomeKind::kStartOver)
-        TS_TRY(start_over(welcome));
-    else if (welcome.start_lsn != end_.end.lsn.value + 1)
-        return make_error(EBADMSG, "serve the primary: it goes on at record {}, not {}",
-                          welcome.start_lsn, end_.end.lsn.value + 1);
-    folder_ = std::make_unique<SegmentFolder>(store_.journal(), welcome.segment_bytes);
-    TS_TRY(folder_->start());
-    appender_ = std::make_unique<DirectAppender>(*folder_, store_.volume, end_);
-    const std::lock_guard lock{send_mutex_};
-    transport_ = &transport;
-    return {};
-}
-
-// The segments first: a store without segments is told to start over again (or is given all from
-// record 1), so dying anywhere in here leaves nothing that could be taken for a good copy.
-Status Receiver::start_over(const Welcome& welcome) {
-    spdlog::info("standby {}: starting over at record {}", store_.path, welcome.start_lsn);
-    if (const auto snapshots = applier_->snapshots(); !snapshots.empty())
-        spdlog::error("standby {}: its {} snapshots are lost, from {} to {}", store_.path,
-                      snapshots.size(), snapshots.front().name, snapshots.back().name);
-    TS_TRY(applier_->abandon_snapshots());
-    applier_.reset();
-    TS_ASSIGN(const auto segments, list_segments(store_.journal()));
-    for (const SegmentName& segment : segments)
-        if (::unlink(segment.path.c_str()) != 0) return last_error("remove {}", segment.path);
-    TS_TRY(reset_store(store_.path));
-    end_ = JournalEnd{};
-    end_.end = Position{Lsn{welcome.start_lsn} - 1, Chain{welcome.previous}};
-    end_.next = FramePlace{SegmentNumber{welcome.segment - 1}, 0};
-    durable_ = end_.end.lsn.value;
-    TS_TRY(open_applier());
-    // What stands before `told_from` in the first segment is about objects that are not told yet.
-    const bool whole = welcome.told_from == welcome.start_lsn;
-    return applier_->begin_at(
-        {Lsn{welcome.told_from} - 1, whole ? Chain{welcome.previous} : Chain{}});
+    Status status = say_snapshots();
+    if (status.ok()) status = say_trouble();
+    while (status.ok()) {
+        status = receive_message(transport, message);
+        if (!status.ok()) break;
+        status = message.type == MessageType::kFrame ? take_frame(message.body) : take(message);
+        // A disk that fails, bytes that are not what they should be, ours or theirs.
+        if (!status.ok() && status.error().code != ECONNRESET && status.error().code != EPIPE)
+            suspect_ = true;
+    }
+    return status;
 }
 
 Status Receiver::take(const Message& message) {
     switch (message.type) {
-        case MessageType::kFrame:
-            return take_frame(message.body);
         case MessageType::kCommitted: {
             TS_ASSIGN(const auto body, body_of<LsnMessage>(message, MessageType::kCommitted));
-            applier_->committed(std::min(Lsn{body.lsn}, end_.end.lsn));
+            heard_committed(Lsn{body.lsn});
             return {};
         }
         case MessageType::kHurry: {
@@ -188,19 +219,37 @@ Status Receiver::take(const Message& message) {
     }
 }
 
-Status Receiver::take_frame(Bytes bytes) {
+// It may be of records that are not here yet: they are committed when they come.
+void Receiver::heard_committed(Lsn lsn) {
+    committed_ = std::max(committed_.load(), lsn.value);
+    applier_->committed(applicable());
+}
+
+Status Receiver::take_frame(std::span<std::byte> bytes) {
     if (bytes.size() < sizeof(FrameHeader)) return make_error(EBADMSG, "take a frame: cut off");
     const FrameHeader header = header_of(bytes);
     const FramePlace place{SegmentNumber{header.segment}, header.block};
     if (auto checked = check_frame(bytes, store_.volume, place); !checked.ok())
         return checked.error();
+    flip_for_test(bytes, header);
     const SegmentNumber before = end_.next.segment;
     TS_TRY(appender_->append_placed(bytes));
-    durable_ = end_.end.lsn.value;
+    if (std::exchange(begun_, false)) TS_TRY(forget_begun(store_.journal()));
+    shown_durable_ = end_.end.lsn.value;
+    received_records_ += header.record_count;
+    received_bytes_ += bytes.size();
+    epoch_ = header.epoch_number;
+    {
+        // Of the bytes that were written, not of what their header says of them.
+        const Chain written = chain_of(bytes);
+        const std::lock_guard lock{send_mutex_};
+        durable_ = {end_.end.lsn, written == Chain{header.checksum} ? written
+                                                                    : Chain{~header.checksum}};
+    }
     TS_FAULT(receiver_written);
     TS_TRY(ack());
     TS_FAULT(receiver_acked);
-    applier_->committed(std::min(Lsn{header.committed}, end_.end.lsn));
+    heard_committed(Lsn{header.committed});
     if (end_.next.segment != before) TS_TRY(retire_applied());
     return {};
 }
@@ -208,12 +257,11 @@ Status Receiver::take_frame(Bytes bytes) {
 Status Receiver::ack() {
     const std::lock_guard lock{send_mutex_};
     if (transport_ == nullptr) return {};
-    const std::uint64_t durable = durable_;
     return send_body(*transport_, MessageType::kAck,
-                     Ack{.received = durable,
-                         .durable = durable,
+                     Ack{.received = durable_.lsn.value,
+                         .durable = durable_.lsn.value,
                          .applied = applier_->applied().value,
-                         .chain = 0});
+                         .chain = raw(durable_.chain)});
 }
 
 Status Receiver::say_trouble() {
@@ -236,6 +284,44 @@ Status Receiver::say_snapshots() {
     if (transport_ == nullptr) return {};
     said_snapshots_ = version;
     return send_snapshots(*transport_, snapshots);
+}
+
+// Without a primary they are lost: it asks again in its next session.
+void Receiver::say_findings(const std::vector<Finding>& findings) {
+    const std::lock_guard lock{send_mutex_};
+    if (transport_ != nullptr) (void)send_findings(*transport_, findings);
+}
+
+void Receiver::count_applied(Lsn lsn) {
+    const std::uint64_t before = counted_to_.exchange(lsn.value);
+    if (lsn.value > before) applied_records_ += lsn.value - before;
+}
+
+ReceiverStatus Receiver::status() const {
+    const std::lock_guard lock{applier_mutex_};
+    ReceiverStatus status{.connected = connected_,
+                          .epoch = epoch_,
+                          .durable = Lsn{shown_durable_},
+                          .applied = {},
+                          .committed = Lsn{committed_},
+                          .seeded = 0,
+                          .resyncing = false,
+                          .received_records = received_records_,
+                          .received_bytes = received_bytes_,
+                          .applied_records = applied_records_,
+                          .trouble = load_error_};
+    if (!applier_) return status;
+    const StoreState state = applier_->state();
+    status.applied = applier_->applied();
+    status.seeded = state.seeded;
+    status.resyncing = state.resyncing;
+    if (const Status error = applier_->error(); !error.ok()) status.trouble = error.error().text();
+    return status;
+}
+
+std::vector<Snapshot> Receiver::snapshots() const {
+    const std::lock_guard lock{applier_mutex_};
+    return applier_ ? applier_->snapshots() : std::vector<Snapshot>{};
 }
 
 // What is applied is not read again: the segments below go back to the spares.

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sender: the primary's end of the link to one standby. Keeps the standby process alive, agrees
-// with it where to go on, streams frames (those just sealed from memory, older ones from the
-// segments), hears acks and moves the standby's watermark in journal/commit.
+// Sender: the primary's end of the link to one standby. Reaches it (connector.h), agrees with it
+// where to go on (handshake.cc), streams frames (those just sealed from memory, older ones from the
+// segments), hears acks and moves the standby's watermark in journal/commit (acks.cc).
 //
-// Going alone is a step of its own: when the standby has been away for `standby_timeout`, the
-// record "alone since" is made durable here, and only then commits stop waiting for it.
+// Going alone is a step of its own (loss.cc): when the standby has been away for `standby_timeout`,
+// `fence` must have succeeded, then the record "alone since" is made durable here, and only then
+// commits stop waiting for it. A standby that comes back in between makes all of that void.
+//
+// Each ack says which chain the standby has where it says it is durable. One that is not the chain
+// of what was sent is not counted: its bytes differ, the link ends with a Refuse, and status() says
+// so from then on until the standby has been agreed with again.
 //
 // Threads: `runner_` connects and sends, `watcher_` keeps the time, one more receives while
 // connected; offer() comes from the journal's writer. Lock: `mutex_` protects the state below it;
@@ -26,9 +31,12 @@
 #include "journal/commit.h"
 #include "journal/cursor.h"
 #include "journal/journal.h"
+#include "replicator/agreement.h"
+#include "replicator/connector.h"
 #include "replicator/link.h"
-#include "replicator/local.h"
 #include "replicator/outstanding.h"
+#include "replicator/pace.h"
+#include "replicator/sent_chains.h"
 #include "replicator/wire.h"
 
 namespace twinspool {
@@ -36,7 +44,7 @@ namespace twinspool {
 struct SenderOptions {
     std::uint32_t index = 0;  // place in the configuration
     std::string target;       // for people
-    StandbyProcess::Command command;
+    std::shared_ptr<Connector> connector;
     std::string journal_directory;
     std::uint64_t volume = 0;
     std::uint64_t segment_bytes = 0;
@@ -46,11 +54,12 @@ struct SenderOptions {
     // a frame.
     std::function<Lsn()> start_over;
 
-    bool wait = true;          // commits wait for it
+    bool wait = true;          // commits wait for it; if not, it is never said to be alone
     bool may_go_alone = true;  // false: they wait until it is back
     // Must succeed before commits stop waiting for it. On the watcher's thread; may take its time.
     std::function<Status()> fence;
-    // The same as start_over for a standby that keeps its tree: contents are told by hash.
+    // The same as start_over for a standby that keeps its tree: contents are told by hash. Without
+    // it such a standby starts over.
     std::function<Lsn()> resync;
     // What it says of checks, and that it has applied up to here: in the order in which it said so,
     // on the receiving thread. `on_session`: a link has begun; what was not answered before may
@@ -76,6 +85,11 @@ struct StandbyStatus {
         trouble;  // why it cannot apply, or why there is no connection; empty if all is well
     bool cannot_apply = false;
     bool waited_for = false;  // commits count it, or would in mode async
+    bool wait = true;         // as configured
+    bool resyncing = false;   // it has said so, and was told less than all since then
+    // While catching up: how long it takes at the pace of the last seconds. Nothing: it does not
+    // come closer, or that is not known yet.
+    std::optional<double> catch_up_seconds;
 };
 
 class Sender final : public FrameSink, public Commit::Observer {
@@ -96,7 +110,8 @@ class Sender final : public FrameSink, public Commit::Observer {
     [[nodiscard]] std::optional<ToldSnapshots> snapshots() const;
     // The first Lsn that the standby still needs from the journal here.
     [[nodiscard]] Lsn needs_from() const;
-    // journal_limit is reached: what it has not got is not kept for it any longer.
+    // journal_limit is reached: what it has not got is not kept for it any longer. If it needs that,
+    // its next session is a resync.
     void give_up_catching_up();
 
    private:
@@ -111,8 +126,14 @@ class Sender final : public FrameSink, public Commit::Observer {
     Status session();
     Status connect();
     Status handshake();
-    Result<Lsn> agree(const Hello& hello);
-    Result<bool> holds(const Position& position);
+    Result<Hello> hear_hello();
+    Result<Welcome> agree(const Hello& hello);
+    Status compare(const Position& position);
+    Result<Welcome> tell_anew(WelcomeKind kind);
+    Result<Welcome> welcome(WelcomeKind kind, Lsn start, Lsn told_from);
+    void begin_session(const Hello& hello, const Welcome& welcome);
+    // Says it to the other side too; the error that ends the session.
+    Error refuse(const std::string& why);
     [[nodiscard]] Result<Lsn> segment_start(Lsn lsn) const;
     Status stream();
     [[nodiscard]] bool something_to_send() const;
@@ -121,16 +142,22 @@ class Sender final : public FrameSink, public Commit::Observer {
     Status send_from_segments(Lsn until);
     Status send_small(Lsn hurry);
     void receive();
-    void heard(const Ack& ack);
+    Status take(const Message& message);
+    Status heard(const Ack& ack);
     void catch_up(Lsn durable);
     void heard_trouble(std::string_view text);
     Status heard_snapshots(const Message& message);
     void disconnected(const Error& why);
-    void go_alone();
+    void look_for_silence(Clock::time_point now);  // mutex_ held
+    void consider_going_alone(std::unique_lock<std::mutex>& lock);
+    void go_alone(std::uint64_t loss);
+    [[nodiscard]] bool still_lost(std::uint64_t loss) const;  // mutex_ held
     void count_it_or_not();
+    [[nodiscard]] std::string trouble_now() const;  // mutex_ held
     void move_to(LinkState state);
 
     const SenderOptions options_;
+    const Nanoseconds heartbeat_every_;
     Journal& journal_;
 
     std::mutex count_mutex_;  // one count_it_or_not() at a time; taken before mutex_
@@ -138,13 +165,13 @@ class Sender final : public FrameSink, public Commit::Observer {
     mutable std::condition_variable changed_;
     LinkState state_ = LinkState::kConnecting;
     std::shared_ptr<LinkTransport> transport_;
-    std::optional<StandbyProcess> process_;
     std::deque<std::shared_ptr<const SealedFrame>> queue_;
     bool queueing_ =
         false;  // what is sealed is queued; otherwise it will be read from the segments
     bool streaming_ = false;
     bool reached_ = false;  // once at least
-    bool greeted_ = false;  // by this process
+    bool greeted_ = false;  // on this link
+    bool refused_ = false;  // this link, by either side: no use in trying again at once
     bool stopping_ = false;
     Lsn durable_;
     Lsn applied_;
@@ -158,7 +185,17 @@ class Sender final : public FrameSink, public Commit::Observer {
     std::uint64_t sent_records_ = 0;
     std::uint64_t sent_bytes_ = 0;
     std::string trouble_;
+    std::string heard_last_;  // what was said, or not said, before this link ended
+    bool silent_ = false;     // this link, for too long
+    std::string hold_;     // why commits go on waiting for it although it is lost
+    std::string differs_;  // what its bytes are not; stays until it is agreed with again
     bool cannot_apply_ = false;
+    bool resyncing_ = false;
+    SentChains chains_;
+    Pace pace_;
+    std::uint64_t losses_ = 0;  // how often it was lost: which loss a fence or a record is about
+    std::optional<Clock::time_point> fence_again_;
+    Nanoseconds fence_pause_{};
     std::optional<ToldSnapshots> snapshots_;
     bool waited_for_ = true;   // commits count it (or would, in mode async)
     bool keep_for_it_ = true;  // segments it still needs are kept
@@ -166,7 +203,7 @@ class Sender final : public FrameSink, public Commit::Observer {
     // runner's own
     std::optional<Cursor> cursor_;
     Lsn announced_;  // committed, as far as the standby has been told
-    int attempts_ = 0;
+    std::vector<std::byte> sending_;
     std::atomic<std::uint64_t> next_{1};  // first Lsn not sent; local_rose() looks at it
 
     std::thread runner_;

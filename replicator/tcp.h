@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tcp: links over the network. TLS 1.3 with the volume's shared secret as an external pre-shared
-// key: both sides are authenticated by it, and nothing is sent in the clear. The one file that
-// knows OpenSSL, addresses and TCP.
+// key: both sides are authenticated by it, and nothing but the volume's id is sent in the clear.
+// The tcp files are the only ones that know OpenSSL, addresses and TCP.
 //
 // The PSK identity is "twinspool-" and the volume's id in hexadecimal. Cost of a stranger: one
-// descriptor and one thread for at most kHandshakeWithin, and no more than kMaxHandshakes of them
-// at a time; further ones are closed at once.
+// descriptor for at most kHandshakeWithin, and no more than kMaxHandshakes of them at a time; when
+// there are more, the oldest is closed, so that strangers who say nothing do not keep a primary
+// out.
+//
+// The end of a link that we close may overtake nothing that was sent before, but with bytes unread
+// on our side the kernel ends it with a reset: the other side's send() then fails before its
+// receive() has told what was said last.
 #pragma once
 
 #include <array>
@@ -37,11 +42,14 @@ struct HostAddress {
     std::uint16_t port = kDefaultPort;
     friend bool operator==(const HostAddress&, const HostAddress&) = default;
 };
-// "HOST", "HOST:PORT", "[V6]:PORT", as people write it.
+// "HOST", "HOST:PORT", "[V6]:PORT", as people write it: without the port if it is kDefaultPort;
+// any host is "*".
 std::string spell(const HostAddress& address);
 
-// Tries all addresses of the host, IPv6 and IPv4; each connect() ends within `within`.
-// EACCES: the other side has another secret. EPERM: it serves another volume.
+// Tries all addresses of the host, IPv6 and IPv4; each connect() ends within `within`, name lookup
+// included, though that goes on by itself (getaddrinfo() cannot be cancelled).
+// EACCES: the other side has another secret. EPERM: it serves another volume. EPROTO: what is there
+// is no Twinspool. ECANCELED: after cancel(). Otherwise what the network says.
 std::unique_ptr<Connector> tcp_connector(const HostAddress& address, const LinkSecret& secret,
                                          Nanoseconds within);
 
@@ -51,7 +59,10 @@ class TcpListener {
         HostAddress address;  // where to listen; port 0: any (tests)
         LinkSecret secret;
         // A connection that did not become a link: from where, and why. From any thread.
+        // Not for long: it holds up the handshakes of others.
         std::function<void(const std::string& from, const std::string& why)> refused;
+        Nanoseconds handshake_within = kHandshakeWithin;
+        std::size_t max_handshakes = kMaxHandshakes;
     };
     static Result<std::unique_ptr<TcpListener>> open(Options options);
     ~TcpListener();

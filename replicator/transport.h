@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Transport: an ordered, reliable stream of bytes between a primary and one standby. Two models: a
-// socketpair to a local process (local.h), and later TCP with TLS. One thread receives at a time,
+// socketpair to a local process (local.h), and TCP with TLS (tcp.h). One thread receives at a time,
 // and one sends; shutdown() may be called by any and makes both return.
 #pragma once
 
