@@ -194,9 +194,8 @@ class StandbyHost(Host):
         # Which of several, where the address that the primary calls does not say it.
         which = ("--host", self.called) if self.proxy else ()
         env = {**(env or {}), **({"TWINSPOOL_FAULT": fault} if fault else {})}
-        return self.run(
-            "standby", self.volume.name, *listen, *which, *arguments, env=env, check=check, **options
-        )
+        words = (self.volume.name, *listen, *which, *arguments)
+        return self.run("standby", *words, env=env, check=check, **options)
 
     def status(self):
         return json.loads(self.run("status", self.volume.name, "--json", check=(0, 3)).out)
@@ -247,7 +246,15 @@ class HostedVolume(volumes.Volume):
     """
 
     def __init__(
-        self, base, directories=("dir",), hosts=1, local=False, proxy=False, seed=0, env=None, **config
+        self,
+        base,
+        directories=("dir",),
+        hosts=1,
+        local=False,
+        proxy=False,
+        seed=0,
+        env=None,
+        **config,
     ):
         super().__init__(base, directories, **config)
         self.env, self.local = env or {}, local

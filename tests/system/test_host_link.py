@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bad network between two hosts: cut and restored in the middle of load, delayed, slow, and one
-that damages what it carries. Nothing acknowledged is lost, and nothing wrong is ever in the replica.
+that damages what it carries. Nothing acknowledged is lost, and nothing wrong is ever in the
+replica.
 """
 import os
 import random

@@ -136,7 +136,8 @@ def test_another_version_of_the_protocol(quiet, version, side):
         host.start(env=other)
     with Unchanged(quiet):
         quiet.run("up", "vol", env=other if side == "primary" else {}, check=None)
-        assert_refused(quiet, host, rf"version {version}|version 2", rf"version {version}|version 2")
+        why = rf"version {version}|version 2"
+        assert_refused(quiet, host, why, why)
         assert "same Twinspool" in quiet.standby_status()["trouble"] + quiet.primary.log()
     if side == "standby":
         host.down()
@@ -200,7 +201,7 @@ class Rival(Host):
         self.tree = volume.base / "rival's tree"
         subprocess.run(["cp", "-a", volume.dir, self.tree], check=True)
         script = (
-            "mount -t tmpfs tmpfs /dev/shm && mount --bind \"$1\" \"$2\" && echo ready && "
+            'mount -t tmpfs tmpfs /dev/shm && mount --bind "$1" "$2" && echo ready && '
             "exec sleep infinity"
         )
         self.holder = subprocess.Popen(

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A standby host that was away for longer than the journal reaches: it keeps its tree, and gets only
-what differs. The primary's journal stays within its limit meanwhile.
+"""A standby host that was away for longer than the journal reaches: it keeps its tree, and gets
+only what differs. The primary's journal stays within its limit meanwhile.
 """
 import os
 import random
 import time
 
 import pytest
-import volume as volumes
 from load import Deliveries, Load, write_and_sync
 
 TREE_MIB = int(os.environ.get("TWINSPOOL_RESYNC_MIB", "300"))
