@@ -8,9 +8,14 @@ namespace twinspool {
 Status serve_standby(const StandbyStore& store) {
     const auto transport = socket_transport(Fd{kStandbySocket});
     auto receiver = Receiver::open(store);
-    Status status = receiver.ok() ? (*receiver)->serve(*transport) : receiver.error();
-    if (!status.ok()) (void)send_text(*transport, MessageType::kRefuse, status.error().text());
-    return status;
+    if (!receiver.ok()) {
+        (void)send_text(*transport, MessageType::kRefuse, receiver.error().text());
+        return receiver.error();
+    }
+    TS_ASSIGN(const Greeting greeting, receive_greeting(*transport, store.volume));
+    const Status served = (*receiver)->serve(*transport, greeting);
+    (*receiver)->finish();
+    return served;
 }
 
 }  // namespace twinspool

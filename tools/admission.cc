@@ -14,6 +14,8 @@
 #include "journal/fd.h"
 #include "journal/handle.h"
 #include "tools/mount_table.h"
+#include "tools/role.h"
+#include "tools/target.h"
 
 namespace twinspool {
 namespace {
@@ -105,6 +107,17 @@ Verdict check_own_places(const VolumePaths& paths, const std::string& path, std:
     return {};
 }
 
+// Also of a standby on another host: perhaps this machine is that host.
+Verdict check_standbys_of(const VolumeConfig& other, const std::string& name,
+                          const std::string& path, std::string_view what) {
+    for (const auto& standby : other.standbys) {
+        if (!is_store_here(standby, other.id)) continue;
+        TS_TRY(
+            check_apart(path, what, standby.path, fmt::format("standby of the volume {}", name)));
+    }
+    return {};
+}
+
 // Against the volumes that exist already.
 Verdict check_other_volumes(const VolumePaths& paths, const std::string& path,
                             std::string_view what) {
@@ -120,15 +133,13 @@ Verdict check_other_volumes(const VolumePaths& paths, const std::string& path,
             TS_TRY(check_apart(path, what, directory.path,
                                fmt::format("directory of the volume {}", name)));
         }
-        for (const auto& standby : other.value().standbys)
-            TS_TRY(check_apart(path, what, standby.path,
-                               fmt::format("standby of the volume {}", name)));
+        TS_TRY(check_standbys_of(other.value(), name, path, what));
     }
     return {};
 }
 
 Verdict check_directories(const VolumePaths& paths, const std::vector<std::string>& directories,
-                          const std::string& standby) {
+                          const std::vector<StandbyConfig>& standbys) {
     for (std::size_t i = 0; i < directories.size(); ++i) {
         const auto& path = directories[i];
         for (std::size_t earlier = 0; earlier < i; ++earlier) {
@@ -136,7 +147,9 @@ Verdict check_directories(const VolumePaths& paths, const std::vector<std::strin
                 return bad_input("the directory {} is given twice", path);
             TS_TRY(check_apart(path, "directory", directories[earlier], "directory"));
         }
-        TS_TRY(check_apart(path, "directory", standby, "standby directory"));
+        for (const auto& standby : standbys)
+            if (standby.is_local())
+                TS_TRY(check_apart(path, "directory", standby.path, "standby directory"));
         TS_TRY(check_own_places(paths, path, "directory"));
         TS_TRY(check_other_volumes(paths, path, "directory"));
     }
@@ -145,12 +158,6 @@ Verdict check_directories(const VolumePaths& paths, const std::vector<std::strin
 
 // The standby directory may be made by us if its parent is there.
 Outcome<std::string> real_standby(const std::string& path) {
-    const auto slash = path.find('/');
-    if (path.find(':') < slash && slash != 0)
-        return bad_input(
-            "the standby {} looks like a host; this version of Twinspool copies to a "
-            "directory of this machine only",
-            path);
     struct stat status {};
     if (::lstat(path.c_str(), &status) == 0) return real_directory(path, "standby directory");
     std::string trimmed = path;
@@ -183,6 +190,27 @@ Verdict check_standby(const VolumePaths& paths, const std::string& standby, std:
     return check_file_system(probed, "standby directory");
 }
 
+// No two are the same, or one inside the other.
+Verdict check_standbys_apart(const std::vector<StandbyConfig>& standbys) {
+    for (std::size_t i = 0; i < standbys.size(); ++i)
+        for (std::size_t earlier = 0; earlier < i; ++earlier) {
+            if (standbys[i].target() == standbys[earlier].target())
+                return bad_input("the standby {} is given twice", standbys[i].target());
+            if (standbys[i].is_local() && standbys[earlier].is_local())
+                TS_TRY(check_apart(standbys[i].path, "standby directory", standbys[earlier].path,
+                                   "standby directory"));
+        }
+    return {};
+}
+
+Outcome<StandbyConfig> real_target(const std::string& given) {
+    TS_ASSIGN(auto standby, parse_standby_target(given));
+    if (standby.is_local()) {
+        TS_ASSIGN(standby.path, real_standby(standby.path));
+    }
+    return standby;
+}
+
 int remove_entry(const char* path, const struct stat*, int, struct FTW*) { return ::remove(path); }
 
 }  // namespace
@@ -195,8 +223,12 @@ Outcome<VolumeConfig> admit(const VolumePaths& paths, const Candidates& candidat
         TS_ASSIGN(auto real, real_directory(given, "directory"));
         directories.push_back(std::move(real));
     }
-    TS_ASSIGN(const auto standby, real_standby(candidates.standby));
-    TS_TRY(check_directories(paths, directories, standby));
+    for (const auto& given : candidates.standbys) {
+        TS_ASSIGN(auto standby, real_target(given));
+        config.standbys.push_back(std::move(standby));
+    }
+    TS_TRY(check_standbys_apart(config.standbys));
+    TS_TRY(check_directories(paths, directories, config.standbys));
     for (const auto& path : directories) {
         const MountEntry* mount = table.covering(path);
         if (mount != nullptr && mount->type == kOverlayType)
@@ -205,8 +237,8 @@ Outcome<VolumeConfig> admit(const VolumePaths& paths, const Candidates& candidat
         TS_TRY(check_file_system(path, "directory"));
         config.directories.push_back({path});
     }
-    TS_TRY(check_standby(paths, standby, config.id));
-    config.standbys.push_back({standby});
+    for (const auto& standby : config.standbys)
+        if (standby.is_local()) TS_TRY(check_standby(paths, standby.path, config.id));
     return config;
 }
 
@@ -214,10 +246,11 @@ Verdict admit_again(const VolumePaths& paths, const VolumeConfig& config,
                     const std::vector<std::string>& sources) {
     std::vector<std::string> directories;
     TS_ASSIGN(const auto table, MountTable::of_self());
-    const std::string& standby = config.standbys.front().path;
     for (const auto& directory : config.directories) directories.push_back(directory.path);
-    TS_TRY(check_directories(paths, directories, standby));
-    TS_TRY(check_own_places(paths, standby, "standby directory"));
+    TS_TRY(check_standbys_apart(config.standbys));
+    TS_TRY(check_directories(paths, directories, config.standbys));
+    for (const auto& standby : config.standbys)
+        if (standby.is_local()) TS_TRY(check_own_places(paths, standby.path, "standby directory"));
     for (std::size_t i = 0; i < directories.size(); ++i) {
         TS_TRY(check_no_mount_inside(table, directories[i], "directory"));
         TS_ASSIGN(const auto real, real_directory(sources[i], "directory"));
@@ -228,16 +261,27 @@ Verdict admit_again(const VolumePaths& paths, const VolumeConfig& config,
     return {};
 }
 
-Verdict admit_edited_standby(const VolumePaths& paths, const VolumeConfig& config) {
-    const auto& standby = config.standbys.front().path;
+Verdict admit_edited_standbys(const VolumePaths& paths, const VolumeConfig& config) {
     const auto last = load_config(paths.last_config());
-    if (last.ok() && last.value().id == config.id && last.value().standbys.front().path == standby)
-        return {};
+    const auto is_known = [&](const StandbyConfig& standby) {
+        if (!last.ok() || last.value().id != config.id) return false;
+        const auto& known = last.value().standbys;
+        return std::any_of(known.begin(), known.end(), [&](const StandbyConfig& each) {
+            return each.is_local() && each.path == standby.path;
+        });
+    };
+    for (const auto& standby : config.standbys)
+        if (standby.is_local() && !is_known(standby))
+            TS_TRY(admit_store(paths, standby.path, config.id));
+    return {};
+}
+
+Verdict admit_store(const VolumePaths& paths, const std::string& standby, std::uint64_t id) {
     TS_TRY(check_other_volumes(paths, standby, "standby directory"));
     struct stat status {};
     if (::stat(standby.c_str(), &status) != 0) return {};
     TS_TRY(check_is_directory(standby, "standby directory"));
-    return check_not_foreign(standby, config.id);
+    return check_not_foreign(standby, id);
 }
 
 Outcome<StandbyOwner> owner_of_standby(const std::string& standby, std::uint64_t id) {

@@ -13,11 +13,12 @@
 
 namespace twinspool {
 
-// Directories and standby as the user wrote them; returns the configuration with real paths.
+// Directories and standbys as the user wrote them; returns the configuration with real paths. Of
+// another host nothing is looked at: it may not be there yet.
 // Changes nothing, but for an extended attribute that is set and removed again as a trial.
 struct Candidates {
     std::vector<std::string> directories;
-    std::string standby;
+    std::vector<std::string> standbys;
 };
 Outcome<VolumeConfig> admit(const VolumePaths& paths, const Candidates& candidates);
 
@@ -26,13 +27,16 @@ Outcome<VolumeConfig> admit(const VolumePaths& paths, const Candidates& candidat
 Verdict admit_again(const VolumePaths& paths, const VolumeConfig& config,
                     const std::vector<std::string>& sources);
 
-// A standby that the last `up` did not have must be nobody else's. The one that it had, or one that
-// is away, does not keep a volume from going up: then it is degraded.
-Verdict admit_edited_standby(const VolumePaths& paths, const VolumeConfig& config);
+// A standby directory that the last `up` did not have must be nobody else's. Those that it had, and
+// those that are away, do not keep a volume from going up: then it is degraded.
+Verdict admit_edited_standbys(const VolumePaths& paths, const VolumeConfig& config);
 
 // STANDBY/volume: the name and the id of the volume that this directory is the standby of.
 enum class StandbyOwner : std::uint8_t { kNobody, kThisVolume, kOther };
 Outcome<StandbyOwner> owner_of_standby(const std::string& standby, std::uint64_t id);
+// For a directory that a command is to make on this machine, outside of `create`: nobody else's,
+// and not part of another volume here.
+Verdict admit_store(const VolumePaths& paths, const std::string& standby, std::uint64_t id);
 // For the process that serves the standby: a directory that was emptied meanwhile is marked again.
 Verdict claim_standby(const std::string& standby, const std::string& name, std::uint64_t id);
 Status mark_standby(const std::string& standby, const std::string& name, std::uint64_t id);

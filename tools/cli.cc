@@ -38,6 +38,7 @@ struct CommandLine {
     LogArguments log;
     std::string second;  // an argument that may be left out
     std::vector<std::string> files;
+    StandbyProcessArguments standby_process;
     DaemonArguments daemon;
     ViewArguments view;
     std::function<Outcome<ExitCode>()> chosen;
@@ -53,8 +54,9 @@ CLI::App* command(CLI::App& app, CommandLine& line, const char* name, const char
 
 void add_lifecycle(CLI::App& app, CommandLine& line) {
     CLI::App* create =
-        command(app, line, "create", "Makes a volume: writes its configuration",
-                "twinspool create mail --dir /var/spool/mail --standby /mnt/standby/mail",
+        command(app, line, "create", "Makes a volume: writes its configuration and its secret",
+                "twinspool create mail --dir /var/spool/mail --standby /mnt/standby/mail\n"
+                "  twinspool create mail --dir /var/spool/mail --standby mx2:/srv/standby/mail",
                 [&line] { return run_create(line.create); });
     create->add_option("VOLUME", line.create.volume, kVolumeHelp)->required();
     create
@@ -63,9 +65,14 @@ void add_lifecycle(CLI::App& app, CommandLine& line) {
         ->expected(1)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
         ->type_name("PATH");
-    create->add_option("--standby", line.create.standby, "Directory on another disk for the copy")
+    create
+        ->add_option("--standby", line.create.standbys,
+                     "Where the copy is: a directory on another disk, or on another host as "
+                     "HOST[:PORT]:/PATH ([V6][:PORT]:/PATH); may be repeated")
         ->required()
-        ->type_name("PATH");
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->type_name("TARGET");
     create
         ->add_option("--mode", line.create.mode,
                      "When calls wait for both copies: fsync, every or async")
@@ -246,9 +253,10 @@ void add_hidden(CLI::App& app, CommandLine& line) {
     view->add_option("--ready-fd", line.view.ready_fd)->required();
     CLI::App* standby =
         command(app, line, kStandbyProcessCommand, "The standby; started by the daemon", "",
-                [&line] { return run_standby_process(line.volume); });
+                [&line] { return run_standby_process(line.standby_process); });
     standby->group("");
-    standby->add_option("VOLUME", line.volume)->required();
+    standby->add_option("VOLUME", line.standby_process.volume)->required();
+    standby->add_option("INDEX", line.standby_process.index);
 }
 
 int finish(const Outcome<ExitCode>& outcome) {

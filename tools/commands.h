@@ -16,7 +16,7 @@ namespace twinspool {
 struct CreateArguments {
     std::string volume;
     std::vector<std::string> directories;
-    std::string standby;
+    std::vector<std::string> standbys;  // PATH or HOST[:PORT]:/PATH
     std::string mode = "fsync";
 };
 Outcome<ExitCode> run_create(const CreateArguments& arguments);
@@ -128,7 +128,11 @@ struct ViewArguments {
 };
 Outcome<ExitCode> run_view(const ViewArguments& arguments);
 
-Outcome<ExitCode> run_standby_process(const std::string& volume);
+struct StandbyProcessArguments {
+    std::string volume;
+    std::size_t index = 0;  // place in the configuration
+};
+Outcome<ExitCode> run_standby_process(const StandbyProcessArguments& arguments);
 
 // Standard output, as it is, at once; and one line on standard error.
 void print(std::string_view text);

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <toml++/toml.h>
 #include <algorithm>
 #include <charconv>
 #include <optional>
@@ -12,23 +11,22 @@
 
 #include "journal/fd.h"
 #include "tools/quantity.h"
+#include "tools/target.h"
+#include "tools/toml_reader.h"
 
 namespace twinspool {
 namespace {
 
 using namespace std::chrono_literals;
 
-template <typename Choice>
-struct Word {
-    std::string_view text;
-    Choice choice;
-};
-
 constexpr Word<CommitMode> kModes[] = {
     {"fsync", CommitMode::kFsync}, {"every", CommitMode::kEvery}, {"async", CommitMode::kAsync}};
 constexpr Word<TransportChoice> kTransports[] = {{"auto", TransportChoice::kAuto},
                                                  {"io_uring", TransportChoice::kIoUring},
                                                  {"dev", TransportChoice::kDev}};
+constexpr Word<AckRule> kAckRules[] = {{"all", AckRule::kAll}, {"any", AckRule::kAny}};
+constexpr Word<StandbyLoss> kStandbyLosses[] = {{"continue", StandbyLoss::kContinue},
+                                                {"freeze", StandbyLoss::kFreeze}};
 constexpr Word<FailedHook> kFailedHooks[] = {{"stop", FailedHook::kStop},
                                              {"continue", FailedHook::kContinue}};
 
@@ -42,170 +40,14 @@ constexpr Nanoseconds kMinCheckpointEvery = 10ms;
 constexpr Nanoseconds kMaxCheckpointEvery = 24h;
 constexpr Nanoseconds kLeastEvery = 1s;
 constexpr Nanoseconds kMostEvery = 366 * 24h;
-constexpr Nanoseconds kMinHookTimeout = 10ms;
-constexpr Nanoseconds kMaxHookTimeout = 24h;
+constexpr Nanoseconds kMinCommandTimeout = 10ms;
+constexpr Nanoseconds kMaxCommandTimeout = 24h;
+constexpr std::uint64_t kMinRateLimit = std::uint64_t{64} << 10;
+constexpr std::int64_t kMaxPort = 65535;
+constexpr std::size_t kMaxStandbys = 8;
 constexpr std::size_t kMaxFileBytes = std::size_t{1} << 20;
 
-// Reads one table key by key. Keeps the first complaint; what was not asked for is unknown.
-class Reader {
-   public:
-    Reader(const toml::table& table, const std::string& file) : table_(table), file_(file) {}
-
-    template <typename... Args>
-    void complain(const toml::source_position& where, fmt::format_string<Args...> format,
-                  Args&&... args) {
-        if (complaint_) return;
-        complaint_ = bad_input("{}:{}:{}: {}", file_, where.line, where.column,
-                               fmt::format(format, std::forward<Args>(args)...));
-    }
-
-    // Nothing if the key is not there or its value is not a string (then there is a complaint).
-    std::optional<std::string> text(std::string_view key) {
-        known_.emplace_back(key);
-        const toml::node* node = table_.get(key);
-        if (node == nullptr) return std::nullopt;
-        const auto* value = node->as_string();
-        if (value == nullptr) {
-            complain(node->source().begin, "{} must be a string in quotes, not {}", key,
-                     type_word(*node));
-            return std::nullopt;
-        }
-        return value->get();
-    }
-
-    template <typename Choice, std::size_t n>
-    void choice(std::string_view key, const Word<Choice> (&words)[n], Choice& into) {
-        const auto value = text(key);
-        if (!value) return;
-        std::string known;
-        for (const auto& word : words) {
-            if (*value == word.text) {
-                into = word.choice;
-                return;
-            }
-            known += fmt::format("{}\"{}\"", known.empty() ? "" : ", ", word.text);
-        }
-        complain(position(key), "{} is \"{}\", but must be one of {}", key, *value, known);
-    }
-
-    void duration(std::string_view key, Nanoseconds least, Nanoseconds most, Nanoseconds& into) {
-        const auto value = text(key);
-        if (!value) return;
-        const auto parsed = parse_duration(*value);
-        if (!parsed)
-            complain(position(key), "{} is \"{}\", which is no duration like {}", key, *value,
-                     kDurationExample);
-        else if (*parsed < least || *parsed > most)
-            complain(position(key), "{} is \"{}\", but must be from {} to {}", key, *value,
-                     spell_duration(least), spell_duration(most));
-        else
-            into = *parsed;
-    }
-
-    void size(std::string_view key, std::uint64_t& into) {
-        const auto value = text(key);
-        if (!value) return;
-        const auto parsed = parse_size(*value);
-        if (!parsed)
-            complain(position(key), "{} is \"{}\", which is no size like {}", key, *value,
-                     kSizeExample);
-        else
-            into = *parsed;
-    }
-
-    // A command for the shell.
-    void shell_command(std::string_view key, std::string& into) {
-        auto value = text(key);
-        if (!value) return;
-        if (value->find('\0') != std::string::npos)
-            complain(position(key), "{} holds a zero byte, which no command can", key);
-        else
-            into = std::move(*value);
-    }
-
-    // [key]: `read` is called with a reader of its own, whose complaint is ours.
-    template <typename Read>
-    void table(std::string_view key, Read read) {
-        known_.emplace_back(key);
-        const toml::node* node = table_.get(key);
-        if (node == nullptr) return;
-        const auto* inner = node->as_table();
-        if (inner == nullptr) {
-            complain(node->source().begin, "{} must be written as [{}], not as {}", key, key,
-                     type_word(*node));
-            return;
-        }
-        Reader reader(*inner, file_);
-        read(reader);
-        if (auto complaint = reader.finish(); complaint && !complaint_) complaint_ = complaint;
-    }
-
-    // [[key]] tables that each have a path.
-    std::vector<std::string> paths(std::string_view key) {
-        known_.emplace_back(key);
-        std::vector<std::string> found;
-        const toml::node* node = table_.get(key);
-        if (node == nullptr) return found;
-        const auto* array = node->as_array();
-        if (array == nullptr) {
-            complain(node->source().begin, "{} must be written as [[{}]], not as {}", key, key,
-                     type_word(*node));
-            return found;
-        }
-        for (const toml::node& element : *array) {
-            const auto* table = element.as_table();
-            if (table == nullptr) {
-                complain(element.source().begin, "each {} must be a table [[{}]], not {}", key, key,
-                         type_word(element));
-                continue;
-            }
-            found.push_back(path_of(*table, key));
-        }
-        return found;
-    }
-
-    [[nodiscard]] toml::source_position position(std::string_view key) const {
-        const toml::node* node = table_.get(key);
-        return node == nullptr ? table_.source().begin : node->source().begin;
-    }
-
-    [[nodiscard]] std::optional<Complaint> finish() {
-        for (const auto& [key, value] : table_)
-            if (std::find(known_.begin(), known_.end(), std::string{key.str()}) == known_.end())
-                complain(key.source().begin, "unknown key \"{}\"", key.str());
-        return std::move(complaint_);
-    }
-
-   private:
-    static std::string_view type_word(const toml::node& node) {
-        if (node.is_string()) return "a string";
-        if (node.is_integer()) return "an integer";
-        if (node.is_floating_point()) return "a floating-point number";
-        if (node.is_boolean()) return "a boolean";
-        if (node.is_array()) return "an array";
-        if (node.is_table()) return "a table";
-        return "a date or time";
-    }
-
-    std::string path_of(const toml::table& table, std::string_view key) {
-        Reader reader(table, file_);
-        const auto path = reader.text("path");
-        if (!path && !reader.complaint_)
-            complain(table.source().begin, "this [[{}]] has no path", key);
-        else if (path && !path->starts_with('/'))
-            complain(reader.position("path"), "the path \"{}\" of a {} must be absolute", *path,
-                     key);
-        if (auto complaint = reader.finish(); complaint && !complaint_) complaint_ = complaint;
-        return path.value_or("");
-    }
-
-    const toml::table& table_;
-    const std::string& file_;
-    std::vector<std::string> known_;
-    std::optional<Complaint> complaint_;
-};
-
-void read_id(Reader& reader, std::uint64_t& into) {
+void read_id(TomlReader& reader, std::uint64_t& into) {
     const auto text = reader.text("id");
     if (!text) {
         reader.complain(reader.position("id"), "there is no id; `twinspool create` writes one");
@@ -223,7 +65,7 @@ void read_id(Reader& reader, std::uint64_t& into) {
     into = id;
 }
 
-void check_sizes(Reader& reader, const VolumeConfig& config) {
+void check_sizes(TomlReader& reader, const VolumeConfig& config) {
     if (config.segment_size < kMinSegmentSize || config.segment_size > kMaxSegmentSize ||
         config.segment_size % kSegmentGranule != 0)
         reader.complain(reader.position("segment_size"),
@@ -236,10 +78,10 @@ void check_sizes(Reader& reader, const VolumeConfig& config) {
                         spell_size(config.journal_limit), spell_size(config.segment_size));
 }
 
-void read_snapshot(Reader& reader, SnapshotConfig& config) {
+void read_snapshot(TomlReader& reader, SnapshotConfig& config) {
     reader.shell_command("before", config.before);
     reader.shell_command("after", config.after);
-    reader.duration("hook_timeout", kMinHookTimeout, kMaxHookTimeout, config.hook_timeout);
+    reader.duration("hook_timeout", kMinCommandTimeout, kMaxCommandTimeout, config.hook_timeout);
     reader.choice("on_before_failure", kFailedHooks, config.on_before_failure);
     reader.duration("every", kLeastEvery, kMostEvery, config.every);
     if (config.every % 1s != 0ns)
@@ -253,27 +95,80 @@ void read_snapshot(Reader& reader, SnapshotConfig& config) {
     }
 }
 
+// Each standby is another place, and one host's daemon serves one port.
+void check_new_standby(TomlReader& reader, const VolumeConfig& config, const StandbyConfig& added) {
+    for (const auto& other : config.standbys) {
+        if (other.host != added.host) continue;
+        if (other.path == added.path)
+            reader.complain(reader.position("path"), "the standby {} is there twice",
+                            added.target());
+        else if (!added.is_local() && other.port == added.port)
+            reader.complain(reader.position("host"),
+                            "the host {} has another standby on port {} already: {}", added.host,
+                            added.port, other.path);
+    }
+}
+
+void read_standby(TomlReader& reader, VolumeConfig& config) {
+    StandbyConfig standby;
+    standby.path = reader.path("standby");
+    if (auto host = reader.text("host")) {
+        if (const auto checked = check_host(*host); !checked.ok())
+            reader.complain(reader.position("host"), "{}", checked.error().sentence);
+        standby.host = std::move(*host);
+    }
+    reader.number("port", 1, kMaxPort, standby.port);
+    if (standby.is_local() && reader.has("port"))
+        reader.complain(reader.position("port"),
+                        "port is only for a standby on another host, which has a host");
+    reader.yes_or_no("wait", standby.wait);
+    check_new_standby(reader, config, standby);
+    config.standbys.push_back(std::move(standby));
+}
+
+void read_links(TomlReader& reader, VolumeConfig& config) {
+    reader.duration("standby_timeout", 0ns, kMaxStandbyTimeout, config.standby_timeout);
+    reader.choice("ack", kAckRules, config.ack);
+    reader.choice("on_standby_loss", kStandbyLosses, config.on_standby_loss);
+    reader.shell_command("fence_peer", config.fence_peer);
+    reader.duration("fence_timeout", kMinCommandTimeout, kMaxCommandTimeout, config.fence_timeout);
+    reader.size("rate_limit", config.rate_limit, kMinRateLimit);
+    reader.duration("verify_every", kLeastEvery, kMostEvery, config.verify_every);
+    if (const auto metrics = reader.text("metrics")) {
+        const auto address = parse_endpoint(*metrics);
+        if (address.ok())
+            config.metrics = address.value();
+        else
+            reader.complain(reader.position("metrics"), "{}", address.error().sentence);
+    }
+    reader.tables("standby", [&](TomlReader& inner) { read_standby(inner, config); });
+    if (config.standbys.empty())
+        reader.complain(reader.position("standby"), "there is no [[standby]] with a path");
+    if (config.standbys.size() > kMaxStandbys)
+        reader.complain(reader.position("standby"),
+                        "there are {} [[standby]], but at most {} may be", config.standbys.size(),
+                        kMaxStandbys);
+}
+
 Outcome<VolumeConfig> read_table(const toml::table& table, const std::string& file) {
-    Reader reader(table, file);
+    TomlReader reader(table, file);
     VolumeConfig config;
     read_id(reader, config.id);
     reader.choice("mode", kModes, config.mode);
     reader.choice("transport", kTransports, config.transport);
     reader.duration("linger", 0ns, kMaxLinger, config.linger);
-    reader.duration("standby_timeout", 0ns, kMaxStandbyTimeout, config.standby_timeout);
     reader.duration("checkpoint_every", kMinCheckpointEvery, kMaxCheckpointEvery,
                     config.checkpoint_every);
     reader.size("journal_limit", config.journal_limit);
     reader.size("segment_size", config.segment_size);
     check_sizes(reader, config);
-    for (auto& path : reader.paths("directory")) config.directories.push_back({std::move(path)});
-    for (auto& path : reader.paths("standby")) config.standbys.push_back({std::move(path)});
-    reader.table("snapshot", [&](Reader& inner) { read_snapshot(inner, config.snapshot); });
+    reader.tables("directory", [&](TomlReader& inner) {
+        config.directories.push_back({inner.path("directory")});
+    });
+    read_links(reader, config);
+    reader.table("snapshot", [&](TomlReader& inner) { read_snapshot(inner, config.snapshot); });
     if (config.directories.empty())
         reader.complain(reader.position("directory"), "there is no [[directory]] with a path");
-    if (config.standbys.size() != 1)
-        reader.complain(reader.position("standby"),
-                        "there must be one [[standby]], and there are {}", config.standbys.size());
     if (auto complaint = reader.finish()) return std::move(*complaint);
     return config;
 }
@@ -290,6 +185,14 @@ std::string quoted(std::string_view text) {
             out += c;
     }
     return out + '"';
+}
+
+std::string render_standby(const StandbyConfig& standby) {
+    auto text = fmt::format("\n[[standby]]\npath = {}\n", quoted(standby.path));
+    if (!standby.is_local()) text += fmt::format("host = {}\n", quoted(standby.host));
+    if (standby.port != kDefaultPort) text += fmt::format("port = {}\n", standby.port);
+    if (!standby.wait) text += "wait = false\n";
+    return text;
 }
 
 // Nothing if all of it is as usual.
@@ -309,6 +212,10 @@ std::string render_snapshot(const SnapshotConfig& config) {
 
 }  // namespace
 
+std::string StandbyConfig::target() const {
+    return is_local() ? path : fmt::format("{}:{}", spell_host(host, port), path);
+}
+
 std::string_view spell(CommitMode mode) {
     for (const auto& word : kModes)
         if (word.choice == mode) return word.text;
@@ -317,6 +224,18 @@ std::string_view spell(CommitMode mode) {
 
 std::string_view spell(TransportChoice choice) {
     for (const auto& word : kTransports)
+        if (word.choice == choice) return word.text;
+    return "";
+}
+
+std::string_view spell(AckRule rule) {
+    for (const auto& word : kAckRules)
+        if (word.choice == rule) return word.text;
+    return "";
+}
+
+std::string_view spell(StandbyLoss choice) {
+    for (const auto& word : kStandbyLosses)
         if (word.choice == choice) return word.text;
     return "";
 }
@@ -379,13 +298,21 @@ std::string render_config(const std::string& name, const VolumeConfig& config) {
     };
     duration("linger", config.linger, defaults.linger);
     duration("standby_timeout", config.standby_timeout, defaults.standby_timeout);
+    if (config.ack != defaults.ack) text += fmt::format("ack = \"{}\"\n", spell(config.ack));
+    if (config.on_standby_loss != defaults.on_standby_loss)
+        text += fmt::format("on_standby_loss = \"{}\"\n", spell(config.on_standby_loss));
+    if (!config.fence_peer.empty())
+        text += fmt::format("fence_peer = {}\n", quoted(config.fence_peer));
+    duration("fence_timeout", config.fence_timeout, defaults.fence_timeout);
+    size("rate_limit", config.rate_limit, defaults.rate_limit);
+    duration("verify_every", config.verify_every, defaults.verify_every);
+    if (!config.metrics.empty()) text += fmt::format("metrics = {}\n", quoted(config.metrics));
     duration("checkpoint_every", config.checkpoint_every, defaults.checkpoint_every);
     size("journal_limit", config.journal_limit, defaults.journal_limit);
     size("segment_size", config.segment_size, defaults.segment_size);
     for (const auto& directory : config.directories)
         text += fmt::format("\n[[directory]]\npath = {}\n", quoted(directory.path));
-    for (const auto& standby : config.standbys)
-        text += fmt::format("\n[[standby]]\npath = {}\n", quoted(standby.path));
+    for (const auto& standby : config.standbys) text += render_standby(standby);
     text += render_snapshot(config.snapshot);
     return text;
 }

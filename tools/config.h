@@ -71,6 +71,8 @@ struct VolumeConfig {
 
 [[nodiscard]] std::string_view spell(CommitMode mode);
 [[nodiscard]] std::string_view spell(TransportChoice choice);
+[[nodiscard]] std::string_view spell(AckRule rule);
+[[nodiscard]] std::string_view spell(StandbyLoss choice);
 [[nodiscard]] std::string_view spell(FailedHook choice);
 Outcome<CommitMode> parse_mode(std::string_view word);
 

@@ -172,7 +172,7 @@ Result<Json> ask_daemon(const std::string& run_directory, const Json& request) {
         0)
         return last_error("reach the daemon at {}/{}", run_directory, kSocketName);
     TS_TRY(send_line(connection.get(), request));
-    TS_ASSIGN(auto answer, receive_line(connection.get(), kMaxRequestBytes * 16));
+    TS_ASSIGN(auto answer, receive_line(connection.get(), kMaxAnswerBytes));
     if (!answer) return make_error(ECONNRESET, "hear the daemon at {}", run_directory);
     return std::move(*answer);
 }

@@ -22,6 +22,7 @@ using Json = nlohmann::ordered_json;
 
 inline constexpr int kMaxConnections = 32;
 inline constexpr std::size_t kMaxRequestBytes = 65536;
+inline constexpr std::size_t kMaxAnswerBytes = std::size_t{4} << 20;
 
 // The other end of a connection, as the handler sees it.
 class Asker {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// create and remove: a volume begins with its configuration and ends with it.
+// create: a volume begins with its configuration.
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,9 +9,7 @@
 #include "tools/config.h"
 #include "tools/lock.h"
 #include "tools/paths.h"
-#include "tools/site.h"
-#include "tools/starting.h"
-#include "tools/views.h"
+#include "tools/secret.h"
 
 namespace twinspool {
 namespace {
@@ -42,7 +40,7 @@ Verdict check_is_new(const VolumePaths& paths) {
 // Changes nothing.
 Outcome<VolumeConfig> plan(const VolumePaths& paths, const CreateArguments& arguments) {
     TS_ASSIGN(const auto mode, parse_mode(arguments.mode));
-    TS_ASSIGN(auto config, admit(paths, {arguments.directories, arguments.standby}));
+    TS_ASSIGN(auto config, admit(paths, {arguments.directories, arguments.standbys}));
     config.mode = mode;
     TS_ASSIGN(config.id, random_id());
     if (const auto again = parse_config(render_config(paths.name, config), paths.config());
@@ -62,25 +60,67 @@ Verdict begin_standby(const std::string& standby, const std::string& name, std::
     return {};
 }
 
+// Undoes what was begun, unless the volume came into being.
+class Begun {
+   public:
+    explicit Begun(const VolumePaths& paths) : paths_(paths) {}
+    ~Begun() {
+        if (kept_) return;
+        for (const auto& standby : standbys_) (void)release_standby(standby);
+        if (secret_) (void)::unlink(paths_.secret().c_str());
+    }
+    Begun(const Begun&) = delete;
+    Begun& operator=(const Begun&) = delete;
+    Verdict standby(const std::string& path, std::uint64_t id) {
+        standbys_.push_back(path);
+        return begin_standby(path, paths_.name, id);
+    }
+    // A secret without a configuration is of a `create` that was killed.
+    Verdict secret() {
+        secret_ = true;
+        return write_secret(paths_);
+    }
+    void keep() { kept_ = true; }
+
+   private:
+    const VolumePaths& paths_;
+    std::vector<std::string> standbys_;
+    bool secret_ = false;
+    bool kept_ = false;
+};
+
 // The configuration comes last: with it the volume exists, without it nothing does.
 Verdict begin_volume(const VolumePaths& paths, const VolumeConfig& config) {
-    const auto& standby = config.standbys.front().path;
     TS_TRY(make_private_directory(paths.base.etc));
-    TS_TRY(begin_standby(standby, paths.name, config.id));
+    Begun begun(paths);
+    for (const auto& standby : config.standbys)
+        if (standby.is_local()) TS_TRY(begun.standby(standby.path, config.id));
+    TS_TRY(begun.secret());
     const auto written = write_new_file(paths.config(), render_config(paths.name, config));
-    if (written.ok()) return {};
-    (void)release_standby(standby);
-    TS_TRY(check_is_new(paths));  // written by hand in this moment
-    return Complaint{written.error()};
+    if (!written.ok()) {
+        TS_TRY(check_is_new(paths));  // written by hand in this moment
+        return Complaint{written.error()};
+    }
+    begun.keep();
+    return {};
 }
 
-// What is in the run directory, for a volume that is down; but for the lock, which is held.
-Verdict clear_run(const VolumePaths& paths) {
-    TS_ASSIGN(const auto names, entries_of(paths.run()));
-    for (const auto& name : names)
-        if (const auto path = paths.run() + "/" + name; path != paths.lock())
-            TS_TRY(remove_tree(path));
-    return {};
+// What is to be done next, on which host.
+std::string next_steps(const VolumePaths& paths, const VolumeConfig& config) {
+    std::string text;
+    for (const auto& standby : config.standbys) {
+        if (standby.is_local()) continue;
+        const bool v6 = standby.host.find(':') != std::string::npos;
+        text += fmt::format(
+            "next, for the standby {}: ssh {} mkdir -p -m 700 {}\n"
+            "  scp -p {} {} {}:{}/\n"
+            "  and on {}: twinspool standby {}\n",
+            standby.host, standby.host, paths.base.etc, paths.config(), paths.secret(),
+            v6 ? fmt::format("[{}]", standby.host) : standby.host, paths.base.etc, standby.host,
+            paths.name);
+    }
+    return text +
+           fmt::format("{}: twinspool up {}\n", text.empty() ? "next" : "then here", paths.name);
 }
 
 }  // namespace
@@ -98,41 +138,8 @@ Outcome<ExitCode> run_create(const CreateArguments& arguments) {
     TS_TRY(check_is_new(paths));
     TS_ASSIGN(const auto config, plan(paths, arguments));
     TS_TRY(begin_volume(paths, config));
-    print(
-        fmt::format("{}: created; its configuration is {}\n"
-                    "next: twinspool up {}\n",
-                    paths.name, paths.config(), paths.name));
-    return ExitCode::kDone;
-}
-
-Outcome<ExitCode> run_remove(const std::string& volume) {
-    TS_TRY(require_root());
-    TS_TRY(check_name(volume));
-    const auto paths = VolumePaths::of(volume);
-    TS_TRY(load_volume(paths));
-    TS_ASSIGN(const auto lock, lock_volume(paths));
-    TS_ASSIGN(const auto config, load_volume(paths));
-    TS_ASSIGN(const auto site, Site::look(paths, config, {}));
-    if (living_daemon(paths) || site.has_stale() || site.has_leavings())
-        return failure("the volume {} is not down: run `twinspool down {}` first", volume, volume);
-    TS_TRY(check_no_views(paths));
-
-    const auto& standby = config.standbys.front().path;
-    const auto owner = owner_of_standby(standby, config.id);
-    if (owner.ok() && owner.value() == StandbyOwner::kThisVolume)
-        TS_TRY(release_standby(standby));
-    else
-        print_warning(fmt::format("the standby {} was left as it is: {}", standby,
-                                  owner.ok() ? "it is not this volume's" : owner.error().sentence));
-    TS_TRY(remove_tree(paths.state()));
-    TS_TRY(remove_tree(tail_path(config.id)));
-    TS_TRY(clear_run(paths));
-    if (::unlink(paths.config().c_str()) != 0) return last_error("remove {}", paths.config());
-    // The lock goes last: from here on a new volume may begin, with a lock of its own.
-    (void)::unlink(paths.lock().c_str());
-    (void)::rmdir(paths.run().c_str());
-    print(fmt::format("{}: removed; its directories and {}/tree are left as they are\n", volume,
-                      standby));
+    print(fmt::format("{}: created; its configuration is {}\n{}", paths.name, paths.config(),
+                      next_steps(paths, config)));
     return ExitCode::kDone;
 }
 

@@ -16,6 +16,7 @@
 #include "journal/clock.h"
 #include "tools/commands.h"
 #include "tools/control.h"
+#include "tools/known_snapshots.h"
 #include "tools/launch.h"
 #include "tools/lock.h"
 #include "tools/log.h"
@@ -85,6 +86,10 @@ Json answer(Reign& reign, const Schedule& schedule, const Json& request, const A
         auto status = reign.status();
         status["snapshots"]["schedule"] = schedule.status();
         return status;
+    }
+    if (command == "snapshots") {
+        const auto snapshots = reign.snapshots();
+        return snapshots ? snapshots_answer(*snapshots) : Json::object();
     }
     if (command == "flush") return {{"shortfall", reign.flush(given_up)}};
     if (command == "mark" || command == "may-mark") return answer_mark(reign, request, given_up);

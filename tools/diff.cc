@@ -94,7 +94,7 @@ class Now {
     ~Now() {
         image_.reset();
         if (!temporary_) return;
-        const auto done = destroy_snapshot(past_, *temporary_);
+        const auto done = destroy_snapshot(past_.paths(), past_.config(), *temporary_);
         if (!done.ok())
             print_warning(fmt::format("the snapshot {}@{} of this comparison is left: {}",
                                       past_.paths().name, temporary_->name, done.error().sentence));
@@ -109,7 +109,7 @@ class Now {
     void clear_leavings() const {
         for (const auto& snapshot : past_.snapshots())
             if (snapshot.name.starts_with(kTemporaryPrefix))
-                (void)destroy_snapshot(past_, snapshot);
+                (void)destroy_snapshot(past_.paths(), past_.config(), snapshot);
     }
     OpenPast& past_;
     std::optional<Snapshot> temporary_;

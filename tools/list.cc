@@ -4,8 +4,10 @@
 
 #include "tools/commands.h"
 #include "tools/control.h"
+#include "tools/known_snapshots.h"
 #include "tools/lock.h"
 #include "tools/quantity.h"
+#include "tools/role.h"
 #include "tools/snapshot.h"
 #include "tools/starting.h"
 
@@ -64,16 +66,16 @@ std::string text_of(const std::vector<Snapshot>& snapshots) {
 }  // namespace
 
 Outcome<ExitCode> run_list(const ListArguments& arguments) {
-    TS_ASSIGN(const auto past, OpenPast::of(arguments.volume));
+    TS_ASSIGN(const auto known, KnownSnapshots::of(arguments.volume));
     if (arguments.json)
-        print(json_of(past.snapshots()).dump(2) + "\n");
-    else if (past.snapshots().empty())
+        print(json_of(known.snapshots()).dump(2) + "\n");
+    else if (known.snapshots().empty())
         print(
             fmt::format("there is no snapshot of {} yet; `twinspool snapshot {}@NAME` takes "
                         "one\n",
                         arguments.volume, arguments.volume));
     else
-        print(text_of(past.snapshots()));
+        print(text_of(known.snapshots()));
     return ExitCode::kDone;
 }
 
@@ -82,17 +84,18 @@ Outcome<ExitCode> run_destroy(const DestroyArguments& arguments) {
     TS_ASSIGN(const auto point, parse_point(arguments.point, PathPart::kNone));
     const auto paths = VolumePaths::of(point.volume);
     TS_TRY(load_running_volume(paths));
+    TS_TRY(check_not_standby(paths, "destroying a snapshot"));
     // One command at a time: of two that name the same one, the second finds it gone.
     TS_ASSIGN(const auto lock, lock_volume(paths));
-    TS_ASSIGN(const auto past, OpenPast::of(point.volume));
-    TS_ASSIGN(const auto snapshot, past.find(point.snapshot));
+    TS_ASSIGN(const auto known, KnownSnapshots::of(point.volume));
+    TS_ASSIGN(const auto snapshot, known.find(point.snapshot));
     if (arguments.dry_run) {
-        TS_TRY(check_unused(past, snapshot));
+        TS_TRY(check_unused(paths, known.config(), snapshot));
         print(fmt::format("{}@{}: would be destroyed, which frees {}; nothing was changed\n",
                           paths.name, snapshot.name, spell_space(snapshot.used)));
         return ExitCode::kDone;
     }
-    TS_TRY(destroy_snapshot(past, snapshot));
+    TS_TRY(destroy_snapshot(paths, known.config(), snapshot));
     print(fmt::format("{}@{}: destroyed; {} freed\n", paths.name, snapshot.name,
                       spell_space(snapshot.used)));
     return ExitCode::kDone;

@@ -34,6 +34,12 @@ Verdict Reign::check_standbys(std::string_view doing) const {
     return {};
 }
 
+std::optional<std::vector<Snapshot>> Reign::snapshots() const {
+    for (const auto& sender : senders_)
+        if (auto told = sender->snapshots()) return std::move(told->snapshots);
+    return std::nullopt;
+}
+
 Complaint Reign::not_all_told() const {
     return degraded(fmt::format(
         "the volume {} is still looking for what the standby does not have: `twinspool status {}` "

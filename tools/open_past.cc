@@ -14,6 +14,7 @@
 #include "tools/commands.h"
 #include "tools/control.h"
 #include "tools/point.h"
+#include "tools/role.h"
 #include "tools/starting.h"
 
 namespace twinspool {
@@ -117,10 +118,11 @@ Outcome<OpenPast> OpenPast::as_it_stands(const std::string& volume) {
     OpenPast opened;
     opened.paths_ = VolumePaths::of(volume);
     TS_ASSIGN(opened.config_, load_running_volume(opened.paths_));
+    TS_ASSIGN(opened.store_, store_of_past(opened.paths_, opened.config_));
     TS_ASSIGN(auto scratch, make_scratch(opened.paths_));
     opened.scratch_ = std::move(scratch.path);
     opened.in_use_ = std::move(scratch.in_use);
-    const auto& store = opened.config_.standbys.front().path;
+    const auto& store = opened.store_;
     auto past =
         Past::open({.store = store, .volume = opened.config_.id, .scratch = opened.scratch_});
     if (!past.ok() && past.error().code == ENOENT)
@@ -139,6 +141,7 @@ Outcome<OpenPast> OpenPast::as_it_stands(const std::string& volume) {
 OpenPast::OpenPast(OpenPast&& other) noexcept
     : paths_(std::move(other.paths_)),
       config_(std::move(other.config_)),
+      store_(std::move(other.store_)),
       scratch_(std::exchange(other.scratch_, {})),
       in_use_(std::move(other.in_use_)),
       past_(std::move(other.past_)),
@@ -150,17 +153,22 @@ OpenPast::~OpenPast() {
 }
 
 Outcome<Snapshot> OpenPast::find(std::string_view name) const {
+    return find_snapshot(paths_, snapshots_, name);
+}
+
+Outcome<Snapshot> find_snapshot(const VolumePaths& paths, const std::vector<Snapshot>& snapshots,
+                                std::string_view name) {
     constexpr std::string_view kLsnPrefix = "lsn:";
     const auto is_meant = [&](const Snapshot& each) {
         if (name.starts_with(kLsnPrefix))
             return std::to_string(each.number.value) == name.substr(kLsnPrefix.size());
         return name == "latest" || each.name == name;
     };
-    const auto found = std::find_if(snapshots_.rbegin(), snapshots_.rend(), is_meant);
-    if (found != snapshots_.rend()) return *found;
-    if (name == "latest") return bad_input("there is no snapshot of {} yet", paths_.name);
+    const auto found = std::find_if(snapshots.rbegin(), snapshots.rend(), is_meant);
+    if (found != snapshots.rend()) return *found;
+    if (name == "latest") return bad_input("there is no snapshot of {} yet", paths.name);
     return bad_input("there is no snapshot {}@{}; `twinspool list {}` shows those that there are",
-                     paths_.name, name, paths_.name);
+                     paths.name, name, paths.name);
 }
 
 Outcome<std::unique_ptr<Image>> OpenPast::image(const Snapshot& snapshot) {

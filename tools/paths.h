@@ -29,12 +29,15 @@ struct VolumePaths {
     static VolumePaths of(std::string_view name);
 
     [[nodiscard]] std::string config() const { return base.etc + "/" + name + ".toml"; }
+    [[nodiscard]] std::string secret() const { return base.etc + "/" + name + ".secret"; }
     [[nodiscard]] std::string state() const { return base.lib + "/" + name; }
     [[nodiscard]] std::string journal() const { return state() + "/journal"; }
     [[nodiscard]] std::string log() const { return state() + "/twinspool.log"; }
     [[nodiscard]] std::string last_status() const { return state() + "/last-status.json"; }
     // The configuration as the last `up` found it.
     [[nodiscard]] std::string last_config() const { return state() + "/last-up.toml"; }
+    // The same as the last `standby` found it, with the one [[standby]] that this machine is.
+    [[nodiscard]] std::string last_standby() const { return state() + "/last-standby.toml"; }
     [[nodiscard]] std::string run() const { return base.run + "/" + name; }
     [[nodiscard]] std::string mount() const { return run() + "/mnt"; }
     [[nodiscard]] std::string mounted(std::size_t index) const {

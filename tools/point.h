@@ -34,15 +34,19 @@ Outcome<Point> parse_path_of_volume(std::string_view text);
 // "-", or "lsn:"; at most 64 characters; not "latest".
 Verdict check_snapshot_name(std::string_view name);
 
-// Waits until the standby has applied every mark that was appended before the call, so that all
+// Waits until each standby has applied every mark that was appended before the call, so that all
 // snapshots are known and can be read; what comes behind the last mark may take its time. For a
-// bounded time: a complaint (not current) if it has not. Nothing to wait for while the volume is
-// down.
+// bounded time: a complaint (not current) if one has not. Nothing to wait for while the volume is
+// down. On the host of a standby: the marks that it knows to be committed.
 Verdict settle(const VolumePaths& paths);
 
-// The volume's past, opened. The scratch directory goes with it; it is also gone when the process
-// was killed, as soon as another one opens a past of this volume (a lock on it, which a child of
-// this process shares, says that it is in use).
+// By a name as in Point::snapshot. Bad input if there is none.
+Outcome<Snapshot> find_snapshot(const VolumePaths& paths, const std::vector<Snapshot>& snapshots,
+                                std::string_view name);
+
+// The volume's past, opened, from a store on this machine. The scratch directory goes with it; it
+// is also gone when the process was killed, as soon as another one opens a past of this volume (a
+// lock on it, which a child of this process shares, says that it is in use).
 class OpenPast {
    public:
     // Settles first; if the standby cannot, a warning is printed, and what is applied counts.
@@ -55,6 +59,8 @@ class OpenPast {
 
     [[nodiscard]] const VolumePaths& paths() const { return paths_; }
     [[nodiscard]] const VolumeConfig& config() const { return config_; }
+    // The directory that it is read from.
+    [[nodiscard]] const std::string& store() const { return store_; }
     [[nodiscard]] const std::vector<Snapshot>& snapshots() const { return snapshots_; }
     [[nodiscard]] Past& past() { return *past_; }
     // By a name as in Point::snapshot. Bad input if there is none.
@@ -66,6 +72,7 @@ class OpenPast {
     OpenPast() = default;
     VolumePaths paths_;
     VolumeConfig config_;
+    std::string store_;
     std::string scratch_;  // empty: moved from
     Fd in_use_;
     std::shared_ptr<Past> past_;

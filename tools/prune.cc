@@ -8,54 +8,58 @@
 #include "tools/commands.h"
 #include "tools/lock.h"
 #include "tools/point.h"
+#include "tools/role.h"
 #include "tools/snapshot.h"
 
 namespace twinspool {
 namespace {
 
 // Whether it went, or had gone meanwhile.
-Outcome<bool> destroy_unless_read(OpenPast& past, const Snapshot& snapshot) {
-    TS_ASSIGN(const auto lock, lock_volume(past.paths()));
-    TS_ASSIGN(const auto now, past.past().snapshots());
+Outcome<bool> destroy_unless_read(KnownSnapshots& known, const Snapshot& snapshot) {
+    const auto& paths = known.paths();
+    TS_ASSIGN(const auto lock, lock_volume(paths));
+    TS_ASSIGN(const auto now, known.now());
     const auto is_it = [&](const Snapshot& each) { return each.number == snapshot.number; };
     if (std::none_of(now.begin(), now.end(), is_it)) return true;
-    {
-        TS_ASSIGN(const auto hold, hold_snapshot(past.config().standbys.front().path,
-                                                 snapshot.number, HoldKind::kDestroy));
+    for (const auto& store : stores_here(paths, known.config())) {
+        TS_ASSIGN(const auto hold, hold_snapshot(store, snapshot.number, HoldKind::kDestroy));
         if (!hold) return false;
     }
-    TS_TRY(destroy_snapshot(past, snapshot));
+    TS_TRY(destroy_snapshot(paths, known.config(), snapshot));
     return true;
 }
 
 }  // namespace
 
-Outcome<std::size_t> prune(OpenPast& past, const RetentionRule& keep, PruneKind kind) {
-    const auto going = superfluous(past.snapshots(), keep, wall_time());
+Outcome<std::size_t> prune(KnownSnapshots& known, const RetentionRule& keep, PruneKind kind) {
+    const auto going = superfluous(known.snapshots(), keep, wall_time());
     for (const Snapshot& snapshot : going) {
         std::string_view what = "would be destroyed";
         if (kind == PruneKind::kDestroy) {
-            TS_ASSIGN(const bool gone, destroy_unless_read(past, snapshot));
+            TS_ASSIGN(const bool gone, destroy_unless_read(known, snapshot));
             what = gone ? "destroyed"
                         : "kept, because it is in use: mounted, or being restored or compared";
         }
-        print(fmt::format("{}@{}: {}\n", past.paths().name, snapshot.name, what));
+        print(fmt::format("{}@{}: {}\n", known.paths().name, snapshot.name, what));
     }
     return going.size();
 }
 
 Outcome<ExitCode> run_prune(const PruneArguments& arguments) {
-    TS_ASSIGN(auto past, OpenPast::of(arguments.volume));
-    const auto& keep = past.config().snapshot.keep;
+    TS_TRY(require_root());
+    TS_TRY(check_name(arguments.volume));
+    TS_TRY(check_not_standby(VolumePaths::of(arguments.volume), "pruning"));
+    TS_ASSIGN(auto known, KnownSnapshots::of(arguments.volume));
+    const auto& keep = known.config().snapshot.keep;
     if (!keep) {
         print(
             fmt::format("{}: nothing to prune: there was no `keep` in [snapshot] of {} at the "
                         "last `twinspool up`\n",
-                        arguments.volume, past.paths().config()));
+                        arguments.volume, known.paths().config()));
         return ExitCode::kDone;
     }
     TS_ASSIGN(const auto count,
-              prune(past, *keep, arguments.dry_run ? PruneKind::kShow : PruneKind::kDestroy));
+              prune(known, *keep, arguments.dry_run ? PruneKind::kShow : PruneKind::kDestroy));
     if (count == 0) print(fmt::format("{}: nothing to prune\n", arguments.volume));
     return ExitCode::kDone;
 }
@@ -67,10 +71,10 @@ Outcome<ExitCode> run_scheduled_snapshot(const SnapshotArguments& arguments) {
         return Complaint{complaint.code,
                          "taken, but older ones were not pruned: " + complaint.sentence};
     };
-    auto past = OpenPast::of(point.volume);
-    if (!past.ok()) return not_pruned(past.error());
-    if (const auto& keep = past->config().snapshot.keep) {
-        const auto pruned = prune(past.value(), *keep, PruneKind::kDestroy);
+    auto known = KnownSnapshots::of(point.volume);
+    if (!known.ok()) return not_pruned(known.error());
+    if (const auto& keep = known->config().snapshot.keep) {
+        const auto pruned = prune(known.value(), *keep, PruneKind::kDestroy);
         if (!pruned.ok()) return not_pruned(pruned.error());
     }
     return code;

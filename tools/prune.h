@@ -8,7 +8,7 @@
 
 #include "replicator/retention.h"
 #include "tools/complaint.h"
-#include "tools/point.h"
+#include "tools/known_snapshots.h"
 
 namespace twinspool {
 
@@ -18,6 +18,6 @@ enum class PruneKind : std::uint8_t { kDestroy, kShow };
 // reads it; returns how many these are. Ends with the first that cannot be destroyed for another
 // reason. The caller does not hold the volume's lock: it is taken for each, so that other commands
 // get their turn.
-Outcome<std::size_t> prune(OpenPast& past, const RetentionRule& keep, PruneKind kind);
+Outcome<std::size_t> prune(KnownSnapshots& known, const RetentionRule& keep, PruneKind kind);
 
 }  // namespace twinspool

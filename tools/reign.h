@@ -55,6 +55,8 @@ class Reign {
     // Nothing while it is still being waited for; empty: every standby was reached; else why not.
     [[nodiscard]] std::optional<std::string> standby_report() const;
     [[nodiscard]] Json status();
+    // As a standby has told them; nothing before one has.
+    [[nodiscard]] std::optional<std::vector<Snapshot>> snapshots() const;
     // Looks at the state and logs it if it is another than before. Called now and then.
     VolumeState watch();
 

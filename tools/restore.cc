@@ -17,6 +17,7 @@
 #include "tools/long_work.h"
 #include "tools/mount_table.h"
 #include "tools/point.h"
+#include "tools/role.h"
 #include "tools/snapshot.h"
 #include "tools/starting.h"
 
@@ -109,12 +110,16 @@ Verdict check_new_place(const Source& source, const NewPlace& place) {
     const auto& config = source.past.config();
     const auto& base = source.past.paths().base;
     std::vector<std::string> ours{base.etc, base.lib, base.run};
+    const auto add_stores = [&](const VolumeConfig& volume) {
+        for (const auto& standby : volume.standbys)
+            if (is_store_here(standby, volume.id)) ours.push_back(standby.path);
+    };
     for (const auto& name : volume_names(base)) {
         const auto other = load_running_volume(VolumePaths::of(name));
         if (!other.ok()) continue;  // it is somebody else's business that it is broken
-        for (const auto& standby : other.value().standbys) ours.push_back(standby.path);
+        add_stores(other.value());
     }
-    for (const auto& standby : config.standbys) ours.push_back(standby.path);
+    add_stores(config);
     for (const auto& each : ours) {
         const auto real = real_path(each);
         if (real.ok() && is_within(place.directory, real.value()))
@@ -298,9 +303,11 @@ Outcome<ExitCode> say_done(const Source& source, const RestoreArguments& argumen
 
 Outcome<ExitCode> run_restore(const RestoreArguments& arguments) {
     TS_TRY(require_root());
-    TS_TRY(parse_point(arguments.point, PathPart::kOptional));
+    TS_ASSIGN(const auto point, parse_point(arguments.point, PathPart::kOptional));
     if (arguments.in_place == arguments.destination.has_value())
         return bad_input("give either a destination or --in-place");
+    if (arguments.in_place)
+        TS_TRY(check_not_standby(VolumePaths::of(point.volume), "a restore in place"));
     raise_descriptor_limit();
     TS_ASSIGN(auto source, open_source(arguments.point));
     NewPlace place;

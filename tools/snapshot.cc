@@ -10,7 +10,9 @@
 #include "tools/config.h"
 #include "tools/control.h"
 #include "tools/hook.h"
+#include "tools/known_snapshots.h"
 #include "tools/lock.h"
+#include "tools/role.h"
 #include "tools/starting.h"
 #include "tools/write_back.h"
 
@@ -41,9 +43,9 @@ Outcome<Json> ask(const VolumePaths& paths, const Json& request, std::string_vie
 }
 
 Verdict check_name_is_free(const VolumePaths& paths, const std::string& name) {
-    const auto past = OpenPast::as_it_stands(paths.name);
-    if (!past.ok()) return past.error();
-    for (const Snapshot& each : past.value().snapshots())
+    const auto known = KnownSnapshots::as_it_stands(paths.name);
+    if (!known.ok()) return known.error();
+    for (const Snapshot& each : known.value().snapshots())
         if (each.name == name)
             return bad_input("there is a snapshot {}@{} already, of {}", paths.name, name,
                              spell_time(each.time));
@@ -113,15 +115,20 @@ Outcome<Taken> mark_between(Surroundings& around, const VolumePaths& paths,
     return mark(paths, name, request);
 }
 
-Outcome<Fd> hold_against_readers(const OpenPast& past, const Snapshot& snapshot) {
-    TS_ASSIGN(auto hold, hold_snapshot(past.config().standbys.front().path, snapshot.number,
-                                       HoldKind::kDestroy));
-    if (!hold)
-        return failure(
-            "the snapshot {}@{} is in use: it is mounted (`twinspool umount`), or being restored "
-            "or compared",
-            past.paths().name, snapshot.name);
-    return std::move(*hold);
+// In every store on this machine.
+Outcome<std::vector<Fd>> hold_against_readers(const VolumePaths& paths, const VolumeConfig& config,
+                                              const Snapshot& snapshot) {
+    std::vector<Fd> holds;
+    for (const auto& store : stores_here(paths, config)) {
+        TS_ASSIGN(auto hold, hold_snapshot(store, snapshot.number, HoldKind::kDestroy));
+        if (!hold)
+            return failure(
+                "the snapshot {}@{} is in use: it is mounted (`twinspool umount`), or being "
+                "restored or compared",
+                paths.name, snapshot.name);
+        holds.push_back(std::move(*hold));
+    }
+    return holds;
 }
 
 }  // namespace
@@ -129,6 +136,7 @@ Outcome<Fd> hold_against_readers(const OpenPast& past, const Snapshot& snapshot)
 Outcome<Taken> take_snapshot(const VolumePaths& paths, const std::string& name,
                              const SnapshotOptions& options) {
     TS_TRY(check_snapshot_name(name));
+    TS_TRY(check_not_standby(paths, "a snapshot"));
     TS_ASSIGN(const auto daemon, serving_daemon(paths));
     if (!daemon) return is_down(paths, kWhyUp);
     TS_ASSIGN(const auto config, load_running_volume(paths));
@@ -156,15 +164,18 @@ Outcome<Taken> take_snapshot(const VolumePaths& paths, const std::string& name,
     return taken;
 }
 
-Verdict check_unused(const OpenPast& past, const Snapshot& snapshot) {
-    TS_ASSIGN(const auto hold, hold_against_readers(past, snapshot));
+Verdict check_unused(const VolumePaths& paths, const VolumeConfig& config,
+                     const Snapshot& snapshot) {
+    TS_TRY(check_not_standby(paths, "destroying a snapshot"));
+    TS_TRY(hold_against_readers(paths, config, snapshot));
     return {};
 }
 
-Verdict destroy_snapshot(const OpenPast& past, const Snapshot& snapshot) {
-    const auto& paths = past.paths();
+Verdict destroy_snapshot(const VolumePaths& paths, const VolumeConfig& config,
+                         const Snapshot& snapshot) {
+    TS_TRY(check_not_standby(paths, "destroying a snapshot"));
     // Held until it is gone, so that nobody begins to read it meanwhile.
-    TS_ASSIGN(const auto hold, hold_against_readers(past, snapshot));
+    TS_ASSIGN(const auto holds, hold_against_readers(paths, config, snapshot));
     TS_ASSIGN(const auto done, ask(paths, {{"command", "unmark"}, {"lsn", snapshot.number.value}},
                                    "its standby changes only while it is up"));
     return {};

@@ -13,6 +13,7 @@
 
 #include "replicator/snapshot.h"
 #include "tools/complaint.h"
+#include "tools/config.h"
 #include "tools/paths.h"
 #include "tools/point.h"
 
@@ -42,11 +43,13 @@ struct SnapshotOptions {
 Outcome<Taken> take_snapshot(const VolumePaths& paths, const std::string& name,
                              const SnapshotOptions& options);
 
-// A complaint if somebody reads it at this moment.
-Verdict check_unused(const OpenPast& past, const Snapshot& snapshot);
+// A complaint if somebody on this machine reads it at this moment.
+Verdict check_unused(const VolumePaths& paths, const VolumeConfig& config,
+                     const Snapshot& snapshot);
 // Refused while somebody reads it (mounted, being restored or compared), and while the volume is
 // down. Gone from the list when it returns.
-Verdict destroy_snapshot(const OpenPast& past, const Snapshot& snapshot);
+Verdict destroy_snapshot(const VolumePaths& paths, const VolumeConfig& config,
+                         const Snapshot& snapshot);
 
 // RFC 3339, UTC, to the second.
 std::string spell_time(WallTime time);

@@ -14,6 +14,7 @@
 #include "tools/lock.h"
 #include "tools/log.h"
 #include "tools/paths.h"
+#include "tools/role.h"
 #include "tools/starting.h"
 
 namespace twinspool {
@@ -30,23 +31,25 @@ Complaint refuse(const Complaint& complaint) {
 // The daemon has no umask, because it makes files for others; what is made here is nobody else's.
 void make_private() { ::umask(0077); }
 
-Outcome<StandbyStore> claim(const VolumePaths& paths) {
+Outcome<StandbyStore> claim(const VolumePaths& paths, std::size_t index) {
     TS_ASSIGN(const auto config, load_running_volume(paths));
-    const auto& path = config.standbys.front().path;
+    if (index >= config.standbys.size() || !config.standbys[index].is_local())
+        return failure("the volume {} has no standby {} on this machine", paths.name, index);
+    const auto& path = config.standbys[index].path;
     TS_TRY(claim_standby(path, paths.name, config.id));
     return StandbyStore{.path = path, .volume = config.id, .keep = config.snapshot.keep};
 }
 
 }  // namespace
 
-Outcome<ExitCode> run_standby_process(const std::string& volume) {
+Outcome<ExitCode> run_standby_process(const StandbyProcessArguments& arguments) {
     ::signal(SIGPIPE, SIG_IGN);
     // The primary decides when this process ends: by closing the link.
     ::signal(SIGINT, SIG_IGN);
     ::signal(SIGTERM, SIG_IGN);
     make_private();
-    begin_log(volume, "standby");
-    const auto store = claim(VolumePaths::of(volume));
+    begin_log(arguments.volume, "standby");
+    const auto store = claim(VolumePaths::of(arguments.volume), arguments.index);
     if (!store.ok()) return refuse(store.error());
     if (const auto served = serve_standby(store.value()); !served.ok()) {
         spdlog::error("could not {}", served.error().text());
@@ -71,7 +74,7 @@ Outcome<ExitCode> run_standby(const StandbyArguments& arguments) {
     // The file, not the last `up`: it says where the disk is now, perhaps on a machine where
     // nothing else of the volume is left; and a directory that is not this volume's is refused.
     TS_ASSIGN(const auto config, load_volume(paths));
-    const auto& path = config.standbys.front().path;
+    TS_ASSIGN(const auto path, store_of_past(paths, config));
     TS_ASSIGN(const auto owner, owner_of_standby(path, config.id));
     if (owner != StandbyOwner::kThisVolume)
         return bad_input(

@@ -33,7 +33,8 @@ Outcome<VolumeConfig> load_volume(const VolumePaths& paths) {
 }
 
 Outcome<VolumeConfig> load_running_volume(const VolumePaths& paths) {
-    if (auto last = load_config(paths.last_config()); last.ok()) return last;
+    for (const auto& file : {paths.last_config(), paths.last_standby()})
+        if (auto last = load_config(file); last.ok()) return last;
     return load_volume(paths);
 }
 

@@ -19,8 +19,9 @@ namespace twinspool {
 
 // The configuration; a volume that does not exist is bad input.
 Outcome<VolumeConfig> load_volume(const VolumePaths& paths);
-// The same as it was at the last `up`, for what serves or looks at a volume that is up: the file
-// may have been edited since, or be gone. As in the file if there was no `up` yet.
+// The same as it was at the last `up`, or at the last `standby` (then with the one standby that is
+// here), for what serves or looks at a volume that is up: the file may have been edited since, or
+// be gone. As in the file if there was neither yet.
 Outcome<VolumeConfig> load_running_volume(const VolumePaths& paths);
 // The daemon that serves the volume now, if one does. One that is just ending or still starting is
 // waited for: it holds its lock, but does not answer.

@@ -16,6 +16,8 @@
 #include "tools/launch.h"
 #include "tools/lock.h"
 #include "tools/paths.h"
+#include "tools/role.h"
+#include "tools/secret.h"
 #include "tools/site.h"
 #include "tools/starting.h"
 
@@ -39,6 +41,16 @@ Outcome<ExitCode> stay(Starting& starting) {
         if (errno != EINTR) return last_error("wait for the daemon");
     if (WIFEXITED(status)) return static_cast<ExitCode>(WEXITSTATUS(status));
     return failure("the daemon was ended by signal {}", WTERMSIG(status));
+}
+
+// Links to other hosts need it.
+Verdict check_secret(const VolumePaths& paths, const VolumeConfig& config) {
+    for (const auto& standby : config.standbys)
+        if (!standby.is_local()) {
+            TS_TRY(load_secret(paths, config.id));
+            return {};
+        }
+    return {};
 }
 
 Status say_placed(const VolumePaths& paths) {
@@ -83,16 +95,24 @@ Outcome<ExitCode> run_up(const UpArguments& arguments) {
     TS_TRY(check_name(arguments.volume));
     const auto paths = VolumePaths::of(arguments.volume);
     // What is refused makes nothing, not even the lock; what holds is read under the lock.
-    if (!living_daemon(paths)) TS_TRY(load_volume(paths));
+    TS_TRY(check_not_standby(paths, "`up`"));
+    if (!living_daemon(paths)) {
+        TS_ASSIGN(const auto config, load_volume(paths));
+        TS_TRY(check_may_be_primary(paths, config));
+        TS_TRY(check_secret(paths, config));
+    }
     TS_ASSIGN(auto lock, lock_volume(paths));
+    TS_TRY(check_not_standby(paths, "`up`"));
     TS_ASSIGN(const auto daemon, serving_daemon(paths));
     if (daemon) {
         TS_ASSIGN(const bool up, already_up(paths, *daemon, arguments.force));
         if (up) return ExitCode::kDone;
     }
     TS_ASSIGN(const auto config, load_volume(paths));
+    TS_TRY(check_may_be_primary(paths, config));
+    TS_TRY(check_secret(paths, config));
     TS_TRY(check_directories_kept(paths, config));
-    TS_TRY(admit_edited_standby(paths, config));
+    TS_TRY(admit_edited_standbys(paths, config));
 
     TS_ASSIGN(auto site, Site::look(paths, config, {}));
     TS_TRY(site.uncover_lost());

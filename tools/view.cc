@@ -22,6 +22,7 @@
 #include "tools/mount_table.h"
 #include "tools/paths.h"
 #include "tools/point.h"
+#include "tools/role.h"
 #include "tools/starting.h"
 #include "tools/views.h"
 
@@ -54,7 +55,7 @@ Verdict check_outside_volumes(const std::string& path) {
                 return bad_input("{} is in {}, a directory of the volume {}: mount elsewhere", path,
                                  directory.path, name);
         for (const auto& standby : config.value().standbys)
-            if (is_within(path, standby.path))
+            if (is_store_here(standby, config.value().id) && is_within(path, standby.path))
                 return bad_input("{} is in {}, the standby of the volume {}: mount elsewhere", path,
                                  standby.path, name);
     }
@@ -167,10 +168,9 @@ Verdict show(const Point& point, const std::string& directory, StartReport& repo
     if (snapshot.incomplete)
         report.warning(fmt::format(
             "{} is incomplete: it was taken before the standby had been told everything", source));
-    TS_ASSIGN(const auto view, signals.mount({.mountpoint = directory,
-                                              .source = source,
-                                              .disk = past.config().standbys.front().path},
-                                             *image));
+    TS_ASSIGN(
+        const auto view,
+        signals.mount({.mountpoint = directory, .source = source, .disk = past.store()}, *image));
     TS_TRY(record.tell({.device = view->device(), .source = source, .path = directory}));
     spdlog::info("{} is mounted at {}", source, directory);
     report.tell({{"served", true}, {"source", source}});

@@ -119,8 +119,8 @@ TEST(Config, UnknownKeyIsRefusedWithItsPlace) {
 }
 
 TEST(Config, UnknownKeyInATableIsRefusedWithItsPlace) {
-    EXPECT_EQ(complaint(std::string{kLeast} + "host = \"x\"\n"),
-              "mail.toml:6:1: unknown key \"host\"");
+    EXPECT_EQ(complaint(std::string{kLeast} + "hots = \"x\"\n"),
+              "mail.toml:6:1: unknown key \"hots\"");
 }
 
 TEST(Config, WrongTypeIsRefusedWithItsPlace) {
@@ -168,7 +168,82 @@ TEST(Config, DirectoryAndStandbyMustBeThere) {
     EXPECT_NE(complaint("id = \"0x1\"\n[[standby]]\npath = \"/b\"\n"), "");
     EXPECT_NE(complaint("id = \"0x1\"\n[[directory]]\npath = \"/a\"\n"), "");
     EXPECT_NE(complaint("id = \"0x1\"\n[[directory]]\n[[standby]]\npath = \"/b\"\n"), "");
-    EXPECT_NE(complaint(with("") + "[[standby]]\npath = \"/c\"\n"), "");
+}
+
+TEST(Config, TheKeysOfLinksAreReadAndHaveDefaults) {
+    const auto defaults = parsed(std::string{kLeast});
+    EXPECT_EQ(defaults.ack, AckRule::kAll);
+    EXPECT_EQ(defaults.on_standby_loss, StandbyLoss::kContinue);
+    EXPECT_EQ(defaults.fence_peer, "");
+    EXPECT_EQ(defaults.fence_timeout, 30s);
+    EXPECT_EQ(defaults.rate_limit, 0U);
+    EXPECT_EQ(defaults.verify_every, 0ns);
+    EXPECT_EQ(defaults.metrics, "");
+    const auto config =
+        parsed(with("ack = \"any\"\non_standby_loss = \"freeze\"\nfence_peer = \"ssh bmc off\"\n"
+                    "fence_timeout = \"1min\"\nrate_limit = \"20MiB\"\nverify_every = \"7d\"\n"
+                    "metrics = \"9471\""));
+    EXPECT_EQ(config.ack, AckRule::kAny);
+    EXPECT_EQ(config.on_standby_loss, StandbyLoss::kFreeze);
+    EXPECT_EQ(config.fence_peer, "ssh bmc off");
+    EXPECT_EQ(config.fence_timeout, 1min);
+    EXPECT_EQ(config.rate_limit, std::uint64_t{20} << 20);
+    EXPECT_EQ(config.verify_every, 7 * 24h);
+    EXPECT_EQ(config.metrics, "127.0.0.1:9471");
+}
+
+TEST(Config, SeveralStandbysAreReadWithTheirKeys) {
+    const auto config = parsed(std::string{kLeast} +
+                               "[[standby]]\npath = \"/srv/mail\"\nhost = \"mx2\"\n"
+                               "[[standby]]\npath = \"/srv/mail\"\nhost = \"2001:db8::2\"\n"
+                               "port = 4480\nwait = false\n");
+    ASSERT_EQ(config.standbys.size(), 3U);
+    EXPECT_TRUE(config.standbys[0].is_local());
+    EXPECT_TRUE(config.standbys[0].wait);
+    EXPECT_EQ(config.standbys[1].target(), "mx2:/srv/mail");
+    EXPECT_EQ(config.standbys[1].port, kDefaultPort);
+    EXPECT_EQ(config.standbys[2].target(), "[2001:db8::2]:4480:/srv/mail");
+    EXPECT_FALSE(config.standbys[2].wait);
+}
+
+TEST(Config, WhatALinkMayNotSayIsRefusedWithItsPlace) {
+    EXPECT_EQ(complaint(with("ack = \"some\"")),
+              "mail.toml:1:7: ack is \"some\", but must be one of \"all\", \"any\"");
+    EXPECT_EQ(complaint(with("on_standby_loss = \"panic\"")),
+              "mail.toml:1:19: on_standby_loss is \"panic\", but must be one of \"continue\", "
+              "\"freeze\"");
+    EXPECT_EQ(complaint(with("rate_limit = \"1B\"")),
+              "mail.toml:1:14: rate_limit is \"1B\", but must be at least 64KiB");
+    EXPECT_EQ(complaint(with("verify_every = \"1ms\"")),
+              "mail.toml:1:16: verify_every is \"1ms\", but must be from 1s to 366d");
+    EXPECT_EQ(complaint(with("metrics = \"127.0.0.1\"")),
+              "mail.toml:1:11: metrics is \"127.0.0.1\", which has no port; write one like "
+              "\"127.0.0.1:9471\"");
+    EXPECT_EQ(complaint(with("fence_timeout = \"0s\"")),
+              "mail.toml:1:17: fence_timeout is \"0s\", but must be from 10ms to 1d");
+}
+
+TEST(Config, WhatAStandbyMayNotSayIsRefusedWithItsPlace) {
+    const auto second = [](std::string_view lines) {
+        return complaint(std::string{kLeast} + "[[standby]]\n" + std::string{lines} + "\n");
+    };
+    EXPECT_EQ(second("path = \"/mnt/standby/mail\""),
+              "mail.toml:7:8: the standby /mnt/standby/mail is there twice");
+    EXPECT_EQ(second("path = \"/b\"\nhost = \"a b\"").substr(0, 32),
+              "mail.toml:8:8: host is \"a b\", bu");
+    EXPECT_EQ(second("path = \"/b\"\nhost = \"\"").substr(0, 24), "mail.toml:8:8: host is \"");
+    EXPECT_EQ(second("path = \"b\"\nhost = \"mx2\""),
+              "mail.toml:7:8: the path \"b\" of a standby must be absolute");
+    EXPECT_EQ(second("path = \"/b\"\nport = 4480"),
+              "mail.toml:8:8: port is only for a standby on another host, which has a host");
+    EXPECT_EQ(second("path = \"/b\"\nhost = \"mx2\"\nport = 0"),
+              "mail.toml:9:8: port is 0, but must be from 1 to 65535");
+    EXPECT_EQ(second("path = \"/b\"\nhost = \"mx2\"\nport = \"4471\""),
+              "mail.toml:9:8: port must be an integer, not a string");
+    EXPECT_EQ(second("path = \"/b\"\nwait = \"no\""),
+              "mail.toml:8:8: wait must be true or false, not a string");
+    EXPECT_EQ(second("path = \"/b\"\nhost = \"mx2\"\n[[standby]]\npath = \"/c\"\nhost = \"mx2\""),
+              "mail.toml:11:8: the host mx2 has another standby on port 4471 already: /b");
 }
 
 TEST(Config, RelativePathIsRefused) {
@@ -187,7 +262,16 @@ TEST(Config, WhatIsRenderedIsReadAgain) {
     config.journal_limit = std::uint64_t{100} << 20;
     config.segment_size = std::uint64_t{8} << 20;
     config.directories = {{"/var/spool/mail"}, {"/srv/o \"dd\" \\ \n näme"}};
-    config.standbys = {{"/mnt/standby"}};
+    config.standbys = {{"/mnt/standby"},
+                       {.path = "/srv/ä", .host = "mx2", .port = 4480, .wait = false},
+                       {.path = "/srv/mail", .host = "2001:db8::2"}};
+    config.ack = AckRule::kAny;
+    config.on_standby_loss = StandbyLoss::kFreeze;
+    config.fence_peer = "ssh \"bmc\" off";
+    config.fence_timeout = 7s;
+    config.rate_limit = std::uint64_t{3} << 20;
+    config.verify_every = 36h;
+    config.metrics = "[::1]:9471";
     config.snapshot = {.every = 1h,
                        .keep = parse_retention("24 hourly, 14 daily"),
                        .before = "mysql -e 'x' \"$A\" \\\n &",
@@ -205,7 +289,18 @@ TEST(Config, WhatIsRenderedIsReadAgain) {
     EXPECT_EQ(again.segment_size, config.segment_size);
     ASSERT_EQ(again.directories.size(), 2U);
     EXPECT_EQ(again.directories[1].path, config.directories[1].path);
-    EXPECT_EQ(again.standbys[0].path, "/mnt/standby");
+    ASSERT_EQ(again.standbys.size(), 3U);
+    for (std::size_t i = 0; i < 3; ++i) {
+        EXPECT_EQ(again.standbys[i].target(), config.standbys[i].target());
+        EXPECT_EQ(again.standbys[i].wait, config.standbys[i].wait);
+    }
+    EXPECT_EQ(again.ack, config.ack);
+    EXPECT_EQ(again.on_standby_loss, config.on_standby_loss);
+    EXPECT_EQ(again.fence_peer, config.fence_peer);
+    EXPECT_EQ(again.fence_timeout, config.fence_timeout);
+    EXPECT_EQ(again.rate_limit, config.rate_limit);
+    EXPECT_EQ(again.verify_every, config.verify_every);
+    EXPECT_EQ(again.metrics, config.metrics);
     EXPECT_EQ(again.snapshot.every, config.snapshot.every);
     EXPECT_EQ(again.snapshot.keep, config.snapshot.keep);
     EXPECT_EQ(again.snapshot.before, config.snapshot.before);
