@@ -7,6 +7,8 @@
 namespace twinspool {
 namespace {
 
+constexpr std::size_t kMaxName = 255;
+
 void append(std::vector<std::byte>& list, const void* bytes, std::size_t size) {
     const auto* from = static_cast<const std::byte*>(bytes);
     list.insert(list.end(), from, from + size);
@@ -31,7 +33,7 @@ class Taker {
     // Not the same as the one before, and not before it.
     std::string_view name() {
         const std::string_view name = text();
-        ok_ = ok_ && !name.empty() && name > last_;
+        ok_ = ok_ && !name.empty() && name.size() <= kMaxName && name > last_;
         last_ = name;
         return name;
     }

@@ -50,6 +50,11 @@ Status check_range(std::uint64_t offset, std::uint64_t length) {
     return {};
 }
 
+bool is_check(const Op& op) {
+    return std::holds_alternative<CheckContentOp>(op) ||
+           std::holds_alternative<CheckObjectOp>(op) || std::holds_alternative<CheckEntriesOp>(op);
+}
+
 }  // namespace
 
 bool Statement::removes(std::string_view name) const {
@@ -62,13 +67,14 @@ Status Delta::add(Frame frame, Lsn applied) {
     bytes_ += frame.payload.size();
     frames_.push_back(std::move(frame));
     return frames_.back().for_each([&](const Record& record) -> Status {
-        if (record.lsn <= applied || mark_) return {};
-        return add(record);
+        if (record.lsn <= applied) return {};
+        closed_ = closed_ || mark_ || (checks_.exact() && !is_check(record.op));
+        return closed_ ? Status{} : add(record);
     });
 }
 
 Status Delta::add(const Record& record) {
-    TS_ASSERT(!mark_);
+    TS_ASSERT(!mark_ && !closed_);
     last_ = record.lsn;
     ++records_;
     return std::visit(
@@ -108,6 +114,7 @@ DirectoryChange& Delta::directory(ObjectId id) {
 }
 
 void Delta::set_entry(ObjectId parent, std::string_view name, EntryChange entry) {
+    checks_.entry_changed(parent, name);
     auto& current = directory(parent).entries[name];
     if (current.object != kNoObject) {
         auto& before = object(current.object);
@@ -125,12 +132,19 @@ void Delta::take_name(ObjectId id, std::uint32_t names_left) {
     auto& change = object(id);
     change.unlinked = true;
     change.names_left = names_left;
+    if (names_left == 0) checks_.gone(id);
     if (!change.directory) return;
     for (const auto& [name, entry] : change.directory->entries)
         if (entry.object != kNoObject) set_entry(id, name, {.by_statement = true});
 }
 
+void Delta::set_time(ObjectId id, const FileTime& mtime) {
+    checks_.object_changed(id);
+    object(id).mtime = mtime;
+}
+
 void Delta::tell(ObjectChange& change, const Attributes& attributes) {
+    checks_.object_changed(change.id);
     change.told = true;
     change.dropped = false;
     change.attributes = attributes;
@@ -183,14 +197,14 @@ Status Delta::on(const CreateOp& op) {
     change.xattrs.clear();
     if (S_ISREG(op.attributes.mode)) change.content.start_empty();
     set_entry(op.parent, op.name, {.object = op.object});
-    object(op.parent).mtime = op.parent_mtime;
+    set_time(op.parent, op.parent_mtime);
     return {};
 }
 
 Status Delta::on(const LinkOp& op) {
     TS_TRY(check_name(op.name));
     set_entry(op.parent, op.name, {.object = op.object});
-    object(op.parent).mtime = op.parent_mtime;
+    set_time(op.parent, op.parent_mtime);
     return {};
 }
 
@@ -199,7 +213,7 @@ Status Delta::on(const UnlinkOp& op) {
     take_name(op.object, op.names_left);
     if (op.object == kNoObject) all_told_ = false;
     set_entry(op.parent, op.name, {.by_statement = op.object == kNoObject});
-    object(op.parent).mtime = op.parent_mtime;
+    set_time(op.parent, op.parent_mtime);
     return {};
 }
 
@@ -213,14 +227,15 @@ Status Delta::on(const RenameOp& op) {
         set_entry(op.source_parent, op.source_name, {});
     }
     set_entry(op.target_parent, op.target_name, {.object = op.object});
-    object(op.source_parent).mtime = op.source_mtime;
-    object(op.target_parent).mtime = op.target_mtime;
+    set_time(op.source_parent, op.source_mtime);
+    set_time(op.target_parent, op.target_mtime);
     return {};
 }
 
 Status Delta::on(const WriteOp& op) {
     TS_TRY(check_range(op.offset, op.data.size()));
     auto& change = object(op.object);
+    checks_.written(op.object, op.offset, op.data.size());
     change.content.write(op.offset, op.data);
     change.mtime = op.mtime;
     return {};
@@ -229,6 +244,7 @@ Status Delta::on(const WriteOp& op) {
 Status Delta::on(const TruncateOp& op) {
     TS_TRY(check_range(op.size, 0));
     auto& change = object(op.object);
+    checks_.truncated(op.object, op.size);
     change.content.truncate(op.size);
     change.mtime = op.mtime;
     return {};
@@ -238,12 +254,14 @@ Status Delta::on(const AllocateOp& op) {
     TS_TRY(check_range(op.offset, op.length));
     TS_TRY(check_range(op.size, 0));
     auto& change = object(op.object);
+    checks_.allocated(op);
     change.content.allocate(op);
     change.mtime = op.mtime;
     return {};
 }
 
 Status Delta::on(const AttributesOp& op) {
+    checks_.object_changed(op.object);
     auto& change = object(op.object);
     change.attributes = op.attributes;
     change.mtime = op.attributes.mtime;
@@ -252,12 +270,14 @@ Status Delta::on(const AttributesOp& op) {
 
 Status Delta::on(const SetXattrOp& op) {
     TS_TRY(check_xattr(op.name));
+    checks_.object_changed(op.object);
     object(op.object).xattrs[op.name] = op.value;
     return {};
 }
 
 Status Delta::on(const RemoveXattrOp& op) {
     TS_TRY(check_xattr(op.name));
+    checks_.object_changed(op.object);
     object(op.object).xattrs[op.name] = std::nullopt;
     return {};
 }
@@ -277,6 +297,7 @@ Status Delta::on(const EntriesOp& op) {
         rest = rest.subspan(size);
     }
     all_told_ = false;
+    checks_.entries_stated(op.parent, op.after, op.upto);
     auto& change = directory(op.parent);
     for (auto it = change.entries.upper_bound(op.after); it != change.entries.end(); ++it) {
         if (!op.upto.empty() && it->first > op.upto) break;
@@ -284,7 +305,7 @@ Status Delta::on(const EntriesOp& op) {
             set_entry(op.parent, it->first, {.by_statement = true});
     }
     change.statements.push_back(std::move(statement));
-    object(op.parent).mtime = op.parent_mtime;
+    set_time(op.parent, op.parent_mtime);
     return {};
 }
 
@@ -301,6 +322,11 @@ Status Delta::on(const UnmarkOp& op) {
 Status Delta::on(const SeededOp& op) {
     seeded_ = op.generation;
     all_told_ = true;
+    // What has no name now goes for good.
+    checks_.gone_if([this](ObjectId id) {
+        const ObjectChange* change = find(id);
+        return change != nullptr && change->dropped && change->links.empty();
+    });
     return {};
 }
 

@@ -18,12 +18,12 @@
 #include <optional>
 #include <string_view>
 #include <unordered_map>
-#include <variant>
 #include <vector>
 
 #include "journal/cursor.h"
 #include "journal/extents.h"
 #include "journal/op.h"
+#include "journal/pending_checks.h"
 #include "journal/record.h"
 #include "journal/result.h"
 #include "journal/units.h"
@@ -92,27 +92,21 @@ struct Mark {
     bool incomplete = false;
 };
 
-// A check of the range: it is made when all of the range has been applied, unless a later record
-// covers what it is about.
-struct PendingCheck {
-    Lsn lsn;
-    ObjectId object{};                                               // the directory, for entries
-    std::variant<CheckContentOp, CheckObjectOp, CheckEntriesOp> op;  // borrows from the frames
-    bool superseded = false;
-    bool size_changed = false;  // of a file, later, and where this content does not reach
-};
-
 class Delta {
    public:
     Delta() = default;
     Delta(const Delta&) = delete;
     Delta& operator=(const Delta&) = delete;
 
-    // Adds the records of the frame beyond `applied`, up to a mark, and keeps the frame.
+    // Adds the records of the frame beyond `applied`, up to where the range ends, and keeps the
+    // frame.
     Status add(Frame frame, Lsn applied);
     // Adds one record; what it points to must outlive the delta. EBADMSG: a name or a range that no
-    // file system has. No record may follow a mark.
+    // file system has. No record may follow the end of the range.
     Status add(const Record& record);
+    // With a mark, or with an exact check and those right behind it: what follows belongs to
+    // another range.
+    [[nodiscard]] bool ends() const { return mark_ || checks_.exact(); }
 
     // In the order of their first mention. kRootObject holds the volume's directories, by path.
     [[nodiscard]] const std::deque<ObjectChange>& objects() const { return objects_; }
@@ -125,8 +119,9 @@ class Delta {
 
     // The delta ends with this mark.
     [[nodiscard]] const std::optional<Mark>& mark() const { return mark_; }
-    // In order. Those of objects that the range makes too.
-    [[nodiscard]] const std::vector<PendingCheck>& checks() const { return checks_; }
+    // To be made when the range has been applied.
+    [[nodiscard]] const std::vector<PendingCheck>& checks() const { return checks_.all(); }
+    [[nodiscard]] std::uint64_t check_bytes() const { return checks_.bytes(); }  // to be read
 
     // Snapshots that are to be destroyed.
     [[nodiscard]] const std::vector<Lsn>& unmarked() const { return unmarked_; }
@@ -142,6 +137,7 @@ class Delta {
     DirectoryChange& directory(ObjectId id);
     void set_entry(ObjectId parent, std::string_view name, EntryChange entry);
     void take_name(ObjectId id, std::uint32_t names_left);
+    void set_time(ObjectId id, const FileTime& mtime);
     void tell(ObjectChange& change, const Attributes& attributes);
 
     Status on(const EpochOp&) { return {}; }
@@ -163,9 +159,9 @@ class Delta {
     Status on(const ClosedOp&) { return {}; }
     Status on(const MarkOp& op);
     Status on(const UnmarkOp& op);
-    Status on(const CheckContentOp&) { return {}; }
-    Status on(const CheckObjectOp&) { return {}; }
-    Status on(const CheckEntriesOp&) { return {}; }
+    Status on(const CheckContentOp& op) { return checks_.add(last_, op); }
+    Status on(const CheckObjectOp& op) { return checks_.add(last_, op); }
+    Status on(const CheckEntriesOp& op) { return checks_.add(last_, op); }
     Status on(const VoidOp&) { return {}; }
     Status on(std::monostate) { return {}; }
 
@@ -176,7 +172,8 @@ class Delta {
     bool all_told_ = false;
     std::optional<Mark> mark_;
     std::vector<Lsn> unmarked_;
-    std::vector<PendingCheck> checks_;
+    PendingChecks checks_;
+    bool closed_ = false;  // a record behind the end has been left out
     Lsn last_;
     std::string_view word_;  // of the record being added
     std::uint64_t records_ = 0;

@@ -13,6 +13,7 @@
 
 #include "journal/delta.h"
 #include "journal/fault.h"
+#include "replicator/checker.h"
 
 namespace twinspool {
 namespace {
@@ -29,6 +30,7 @@ constexpr Nanoseconds kLookForReaders = std::chrono::seconds{1};
 // History may not take the replica's last space: below this much (or a twentieth) it has to go.
 constexpr std::uint64_t kSpareBytes = std::uint64_t{256} << 20;
 constexpr std::uint64_t kSpareShare = 20;
+constexpr std::size_t kFindingsAtOnce = 1024;
 
 // Nobody waits for the replica tree as a rule: the journals and the services go first.
 void lower_priority() {
@@ -38,6 +40,12 @@ void lower_priority() {
     const sched_param parameters{};
     (void)::sched_setscheduler(0, SCHED_BATCH, &parameters);
     (void)::syscall(SYS_ioprio_set, kWhoProcess, 0, kBestEffort | kLowest);
+}
+
+Telling telling_of(const ResyncStart& start) {
+    return {.epoch_id = start.epoch_id,
+            .epoch_number = start.epoch_number,
+            .generation = start.generation};
 }
 
 // The space changes with almost all that is applied.
@@ -79,7 +87,7 @@ Result<std::unique_ptr<Applier>> Applier::open(ApplierOptions options) {
         if (!std::filesystem::is_empty(store + "/tree", code) || code)
             return make_error(ENOTEMPTY, "use the store {}: it has a tree and no catalogue of it",
                               store);
-        TS_TRY(catalogue.commit({.applied = {}, .seeded = {}}));
+        TS_TRY(catalogue.commit({.applied = {}, .seeded = {}, .time = {}}));
     }
     TS_ASSIGN(applier->history_, History::open({.store = store,
                                                 .progress = *applier->progress_,
@@ -87,6 +95,7 @@ Result<std::unique_ptr<Applier>> Applier::open(ApplierOptions options) {
                                                 .catalogue = catalogue,
                                                 .tree = *applier->tree_}));
     applier->publish_snapshots();
+    applier->publish_state();
     applier->applied_ = catalogue.applied().lsn.value;
     applier->tried_ = catalogue.applied().lsn;
     applier->seeded_ = catalogue.seeded();
@@ -98,24 +107,72 @@ Status Applier::abandon_snapshots() {
     return history_->abandon();
 }
 
-Status Applier::begin_seed(const ResyncStart& start) { return begin_at(start.position); }
+Status Applier::begin_at(Position position) {
+    const std::lock_guard work{work_mutex_};
+    return stand_at(position);
+}
 
+Status Applier::begin_seed(const ResyncStart& start) {
+    const std::lock_guard work{work_mutex_};
+    catalogue_->begin_telling(telling_of(start));
+    return stand_at(start.position);
+}
+
+// After an apply that was interrupted the tree is that of no position: first it has to be made
+// good.
 Status Applier::begin_resync(const ResyncStart& start) {
-    return make_error(ENOSYS, "begin a resync at record {}", start.position.lsn.value + 1);
+    auto before = Catalogue::Before::kKept;
+    if (begun() > applied()) {
+        if (const Status status = run_until(begun()); !status.ok()) {
+            spdlog::error("standby {}: what was there before the resync is not kept: could not {}",
+                          options_.store, status.error().text());
+            before = Catalogue::Before::kLost;
+        }
+    }
+    const std::lock_guard work{work_mutex_};
+    if (start.position.lsn < applied())
+        return make_error(EINVAL, "resync the store from record {} on: it has applied record {}",
+                          start.position.lsn.value + 1, applied().value);
+    catalogue_->begin_resync(telling_of(start), before);
+    TS_TRY(stand_at(start.position));
+    TS_FAULT(resync_begun);
+    spdlog::info("standby {}: resyncing from record {} on, generation {}", options_.store,
+                 start.position.lsn.value + 1, start.generation);
+    return {};
+}
+
+// With what the catalogue has been told.
+Status Applier::stand_at(Position position) {
+    if (const auto status = catalogue_->commit({.applied = position, .seeded = {}, .time = {}});
+        !status.ok()) {
+        catalogue_->drop();
+        return status;
+    }
+    cursor_.reset();
+    applied_ = position.lsn.value;
+    publish_state();
+    publish_snapshots();
+    const std::lock_guard lock{mutex_};
+    tried_ = position.lsn;
+    error_.reset();
+    return {};
 }
 
 StoreState Applier::state() const {
-    return {.applied = {.lsn = applied()}, .seeded = seeded_generation()};
+    const std::lock_guard lock{mutex_};
+    return state_;
 }
 
-Status Applier::begin_at(Position position) {
-    const std::lock_guard work{work_mutex_};
-    TS_TRY(catalogue_->commit({.applied = position, .seeded = {}}));
-    cursor_.reset();
+void Applier::publish_state() {
+    const Telling& telling = catalogue_->telling();
     const std::lock_guard lock{mutex_};
-    applied_ = position.lsn.value;
-    tried_ = position.lsn;
-    return {};
+    state_ = {.applied = catalogue_->applied(),
+              .seeded = catalogue_->seeded(),
+              .told = telling.generation,
+              .resyncing = telling.resyncing != 0,
+              .epoch_number = telling.epoch_number,
+              .epoch_id = telling.epoch_id,
+              .before_resync = Lsn{telling.before_resync}};
 }
 
 void Applier::start() {
@@ -288,7 +345,7 @@ Result<bool> Applier::apply_batch(Lsn limit) {
     const std::lock_guard work{work_mutex_};
     if (limit <= applied()) return false;
     Delta delta;
-    Position end = catalogue_->applied();
+    RangeEnd end{.position = catalogue_->applied()};
     Status status = read_batch(delta, end, limit);
     if (status.ok() && delta.empty()) return false;
     if (status.ok()) status = keep_and_apply(delta, end);
@@ -299,18 +356,41 @@ Result<bool> Applier::apply_batch(Lsn limit) {
         return status.error();
     }
     TS_FAULT(applier_committed);
+    make_checks(delta);
     seeded_ = catalogue_->seeded();
-    applied_ = end.lsn.value;
+    applied_ = end.position.lsn.value;
+    publish_state();
     publish_snapshots();
     return true;
 }
 
-Status Applier::read_batch(Delta& delta, Position& end, Lsn limit) {
+// The position is not announced before all of it has been said: so whoever sees the position knows
+// all the findings up to there. Who stops does not wait for the rest: that has not been compared.
+void Applier::make_checks(const Delta& delta) {
+    if (delta.checks().empty() || !options_.on_findings) return;
+    Checker checker{*tree_, *catalogue_};
+    bool skip = false;
+    for (const PendingCheck& check : delta.checks()) {
+        skip = skip || stops();
+        checker.check(check, skip ? Checker::How::kSkip : Checker::How::kCompare);
+        if (checker.found() >= kFindingsAtOnce) options_.on_findings(checker.take());
+    }
+    if (checker.found() != 0) options_.on_findings(checker.take());
+}
+
+bool Applier::stops() const {
+    const std::lock_guard lock{mutex_};
+    return stop_ != Stop::kNo;
+}
+
+Status Applier::read_batch(Delta& delta, RangeEnd& range, Lsn limit) {
+    Position& end = range.position;
     const Lsn from = end.lsn;
     if (!cursor_) {
         TS_ASSIGN(cursor_, Cursor::open(options_.store + "/journal", options_.volume, from + 1));
     }
-    while (delta.bytes() < options_.batch_bytes && delta.records() < options_.batch_records) {
+    while (delta.bytes() < options_.batch_bytes && delta.records() < options_.batch_records &&
+           delta.check_bytes() < options_.batch_check_bytes) {
         TS_ASSIGN(auto frame, cursor_->next(limit));
         if (!frame) break;
         if (frame->last() <= end.lsn) continue;
@@ -321,8 +401,9 @@ Status Applier::read_batch(Delta& delta, Position& end, Lsn limit) {
                               "apply record {}: it does not continue the applied record {}",
                               frame->first().value, end.lsn.value);
         end = {frame->last(), Chain{frame->header.checksum}};
+        range.time = frame->header.time;
         TS_TRY(delta.add(std::move(*frame), from));
-        if (!delta.mark()) continue;
+        if (!delta.ends()) continue;
         // The rest of the frame is the next range's.
         if (delta.last() != end.lsn) {
             end = {delta.last(), Chain{}};
@@ -334,7 +415,7 @@ Status Applier::read_batch(Delta& delta, Position& end, Lsn limit) {
 }
 
 // A full disk costs the snapshots their history, not the replica its next change.
-Status Applier::keep_and_apply(const Delta& delta, const Position& end) {
+Status Applier::keep_and_apply(const Delta& delta, const RangeEnd& end) {
     // Giving up has come half-way, or has to begin.
     if (!database_->has_history() || disk_is_nearly_full(delta.bytes())) TS_TRY(make_room());
     const Status status = apply_delta(delta, end);
@@ -372,22 +453,26 @@ Status Applier::make_room() {
     return history_->give_up();
 }
 
-Status Applier::apply_delta(const Delta& delta, const Position& end) {
+Status Applier::apply_delta(const Delta& delta, const RangeEnd& end) {
     const auto began = Clock::now();
-    TS_TRY(catalogue_->begin(end.lsn));
+    TS_TRY(catalogue_->begin(end.position.lsn));
     TS_TRY(history_->keep(delta));
-    // A new seed into a tree that has had one finds every object there.
-    const ApplyOptions how{.tree = catalogue_->seeded() == 0 ? ApplyOptions::Tree::kBeingSeeded
-                                                             : ApplyOptions::Tree::kComplete,
-                           .keeper = history_.get()};
+    // A new seed into a tree that has had one finds every object there, unless records were missed.
+    const bool resyncing = catalogue_->telling().resyncing != 0;
+    const bool whole = catalogue_->seeded() != 0 && !resyncing;
+    const ApplyOptions how{
+        .tree = whole ? ApplyOptions::Tree::kComplete : ApplyOptions::Tree::kBeingSeeded,
+        .keeper = history_.get()};
     TS_ASSIGN(const auto counters, apply(delta, *tree_, *catalogue_, how));
     if (!delta.objects().empty()) TS_TRY(tree_->sync());
     TS_FAULT(applier_synced);
     catalogue_->take(delta);
-    TS_TRY(catalogue_->commit({.applied = end, .seeded = delta.seeded()},
+    TS_TRY(catalogue_->commit({.applied = end.position, .seeded = delta.seeded(), .time = end.time},
                               history_->totals_to_commit()));
     history_->committed();
-    if (!delta.unmarked().empty()) {
+    const bool resynced = resyncing && catalogue_->telling().resyncing == 0;
+    if (resynced) spdlog::info("standby {}: the resync is complete", options_.store);
+    if (!delta.unmarked().empty() || resynced) {
         const std::lock_guard lock{mutex_};
         untidy_ = true;
     }
@@ -395,7 +480,7 @@ Status Applier::apply_delta(const Delta& delta, const Position& end) {
         "applied {} records up to {} in {} us: {} made, {} placed, {} removed, {} parked, {} "
         "written, "
         "{} made and gone",
-        delta.records(), end.lsn.value,
+        delta.records(), end.position.lsn.value,
         std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began).count(),
         counters.made, counters.placed, counters.removed, counters.parked, counters.written,
         counters.elided);

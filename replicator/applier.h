@@ -47,6 +47,8 @@ struct ApplierOptions {
     Nanoseconds delay{std::chrono::milliseconds{50}};
     std::uint64_t batch_bytes = std::uint64_t{64} << 20;
     std::uint64_t batch_records = 200'000;
+    std::uint64_t batch_check_bytes = std::uint64_t{256}
+                                      << 20;  // of content, to be read for checks
     // Which snapshots may go when the disk is full, before history is given up.
     std::function<std::vector<Lsn>(const std::vector<Snapshot>&)> superfluous;
     std::function<Status()> on_step;  // see Tree::Options; for tests
@@ -131,9 +133,18 @@ class Applier {
     [[nodiscard]] bool something_to_do() const;  // mutex_ held
     void attempt(std::unique_lock<std::mutex>& lock);
     Result<bool> apply_batch(Lsn limit);
-    Status read_batch(Delta& delta, Position& end, Lsn limit);
-    Status keep_and_apply(const Delta& delta, const Position& end);
-    Status apply_delta(const Delta& delta, const Position& end);
+    // Where a range ends, and when the primary sealed the frame there.
+    struct RangeEnd {
+        Position position;
+        std::int64_t time = 0;
+    };
+    Status read_batch(Delta& delta, RangeEnd& end, Lsn limit);
+    Status keep_and_apply(const Delta& delta, const RangeEnd& end);
+    Status apply_delta(const Delta& delta, const RangeEnd& end);
+    void make_checks(const Delta& delta);
+    [[nodiscard]] bool stops() const;
+    Status stand_at(Position position);
+    void publish_state();
     [[nodiscard]] bool disk_is_nearly_full(std::uint64_t coming) const;
     Status make_room();
     void publish_snapshots();
@@ -159,6 +170,7 @@ class Applier {
     Nanoseconds rest_;  // before the next attempt, unless somebody is in a hurry
     enum class Stop { kNo, kAfterApplying, kNow } stop_ = Stop::kNo;
     std::optional<Error> error_;
+    StoreState state_;
     std::vector<Snapshot> snapshots_;
     std::uint64_t snapshots_version_ = 0;
     bool untidy_ = true;  // there may be something that no snapshot needs

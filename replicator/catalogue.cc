@@ -4,10 +4,12 @@
 #include <cstring>
 #include <utility>
 
+#include "journal/clock.h"
+
 namespace twinspool {
 namespace {
 
-constexpr std::uint32_t kCatalogueVersion = 2;
+constexpr std::uint32_t kCatalogueVersion = 3;
 
 }  // namespace
 
@@ -95,16 +97,41 @@ void Catalogue::take(const Delta& delta) {
         }
     }
     for (const Lsn number : delta.unmarked()) doom(number);
+    if (telling_.resyncing != 0 && delta.seeded() && *delta.seeded() >= telling_.generation) {
+        telling_.resyncing = 0;
+        doom(Lsn{std::exchange(telling_.before_resync, 0)});
+    }
     if (!delta.mark()) return;
     const Mark& mark = *delta.mark();
-    newest_mark_ = mark.number;
-    SnapshotRecord& record = snapshots_[mark.number];
-    record = {.snapshot = {.number = mark.number,
-                           .name = std::string{mark.name},
-                           .time = mark.time,
-                           .incomplete = mark.incomplete}};
+    // The primary takes none while it tells; this store would not have all that is in it.
+    add_snapshot({.number = mark.number,
+                  .name = std::string{mark.name},
+                  .time = mark.time,
+                  .incomplete = mark.incomplete || telling_.resyncing != 0});
+}
+
+void Catalogue::add_snapshot(Snapshot snapshot) {
+    newest_mark_ = snapshot.number;
+    SnapshotRecord& record = snapshots_[snapshot.number];
+    record = {.snapshot = std::move(snapshot)};
     for (const auto& [path, object] : roots_)
         record.roots.push_back({.path = path, .object = object});
+}
+
+// Its number is that of a record which this store never gets: behind all that is in it, before all
+// that follows.
+void Catalogue::begin_resync(const Telling& telling, Before before) {
+    const bool again = telling_.resyncing != 0;
+    const std::uint64_t first = telling_.before_resync;
+    telling_ = telling;
+    telling_.resyncing = 1;
+    telling_.before_resync = again ? first : 0;
+    if (again || before == Before::kLost || state_.seeded == 0) return;
+    const Lsn number = applied().lsn + 1;
+    add_snapshot({.number = number,
+                  .name = fmt::format("before-resync-{}", state_.lsn),
+                  .time = state_.time != 0 ? WallTime{state_.time} : wall_time()});
+    telling_.before_resync = number.value;
 }
 
 void Catalogue::doom(Lsn number) {
@@ -126,6 +153,8 @@ Status Catalogue::commit(const Commit& commit, Batch more) {
     state.chain = raw(commit.applied.chain);
     state.seeded = commit.seeded.value_or(state.seeded);
     state.newest_mark = newest_mark_.value;
+    state.time = commit.time.value_or(state.time);
+    state.telling = telling_;
     put_changes(more);
     more.put(Family::kState, kStateKey, encode(state));
     TS_TRY(database_.write(more, Database::Durability::kSynced));
@@ -138,7 +167,7 @@ Status Catalogue::commit(const Commit& commit, Batch more) {
 }
 
 Status Catalogue::commit_in_place(Batch more) {
-    return commit({.applied = applied(), .seeded = {}}, std::move(more));
+    return commit({.applied = applied(), .seeded = {}, .time = {}}, std::move(more));
 }
 
 void Catalogue::put_changes(Batch& batch) const {
@@ -170,6 +199,7 @@ void Catalogue::drop() {
     roots_ = committed_roots_;
     snapshots_ = committed_snapshots_;
     newest_mark_ = Lsn{state_.newest_mark};
+    telling_ = state_.telling;
     break_upto(broken_upto_);
 }
 

@@ -36,7 +36,8 @@ class Catalogue : public ObjectIndex {
     Status erase(ObjectId object) override;
 
     [[nodiscard]] Position applied() const;
-    [[nodiscard]] std::uint32_t seeded() const;          // generation; 0: never
+    [[nodiscard]] std::uint32_t seeded() const;  // generation; 0: never
+    [[nodiscard]] const Telling& telling() const { return telling_; }
     [[nodiscard]] bool fresh() const { return fresh_; }  // made just now, and nothing committed yet
 
     // The end of the range that is about to be applied; outlives the process, not the power. After
@@ -49,8 +50,13 @@ class Catalogue : public ObjectIndex {
     [[nodiscard]] const SnapshotRecords& snapshots() const { return snapshots_; }
     // The newest that history is kept for; 0: none.
     [[nodiscard]] Lsn newest_kept() const;
-    // Takes in what the range says of the volume's directories and of marks.
+    // Takes in what the range says of the volume's directories, of marks, and of the end of a
+    // telling: that ends a resync, and what was there before it is doomed.
     void take(const Delta& delta);
+    // What stands at applied(), if it was told completely, becomes a snapshot until then.
+    enum class Before : std::uint8_t { kKept, kLost };
+    void begin_resync(const Telling& telling, Before before);
+    void begin_telling(const Telling& telling) { telling_ = telling; }
     void doom(Lsn number);
     void destroy(Lsn number);
     void break_upto(Lsn number);  // those up to this one cannot be read from now on
@@ -58,6 +64,7 @@ class Catalogue : public ObjectIndex {
     struct Commit {
         Position applied;
         std::optional<std::uint32_t> seeded;
+        std::optional<std::int64_t> time;  // of the frame
     };
     // Durable when it returns, with `more`.
     Status commit(const Commit& commit, Batch more = {});
@@ -69,6 +76,7 @@ class Catalogue : public ObjectIndex {
     explicit Catalogue(Database& database) : database_(database) {}
     Status load(std::uint64_t volume);
     Status load_lists();
+    void add_snapshot(Snapshot snapshot);
     void put_changes(Batch& batch) const;
 
     Database& database_;
@@ -81,6 +89,7 @@ class Catalogue : public ObjectIndex {
     SnapshotRecords snapshots_;
     SnapshotRecords committed_snapshots_;
     Lsn newest_mark_;
+    Telling telling_;
     Lsn broken_upto_;
 };
 

@@ -197,7 +197,7 @@ std::string encode(const State& state) {
     return text;
 }
 
-// Version 1 had no marks.
+// Version 1 had no marks, version 2 no resync.
 Result<State> decode_state(std::string_view text) {
     Taker taker{text};
     State state;
@@ -207,6 +207,10 @@ Result<State> decode_state(std::string_view text) {
     state.lsn = taker.take<std::uint64_t>();
     state.chain = taker.take<std::uint64_t>();
     if (state.version > 1) state.newest_mark = taker.take<std::uint64_t>();
+    if (state.version > 2) {
+        state.time = taker.take<std::int64_t>();
+        state.telling = taker.take<Telling>();
+    }
     if (!taker.ok()) return damaged("the state");
     return state;
 }

@@ -54,6 +54,17 @@ struct Totals {
     std::uint64_t kept_bytes = 0;   // space of kept files
 };
 
+// The newest telling that the store was begun, or resynced, in.
+struct Telling {
+    std::uint64_t epoch_id = 0;       // 0  of the record that it begins behind
+    std::uint64_t before_resync = 0;  // 8  snapshot of what was there; 0: none
+    std::uint32_t epoch_number = 0;   // 16
+    std::uint32_t generation = 0;     // 20 0: unknown
+    std::uint32_t resyncing = 0;      // 24 1: not all has been told yet, and the tree is a mixture
+    std::uint32_t reserved = 0;       // 28
+    friend bool operator==(const Telling&, const Telling&) = default;
+};
+
 // The value of kStateKey.
 struct State {
     std::uint64_t volume = 0;       // 0
@@ -62,7 +73,10 @@ struct State {
     std::uint64_t lsn = 0;          // 16
     std::uint64_t chain = 0;        // 24
     std::uint64_t newest_mark = 0;  // 32
+    std::int64_t time = 0;          // 40  of the frame that `lsn` is in, by the primary's clock
+    Telling telling;                // 48
 };
+static_assert(sizeof(State) == 80);
 
 struct SnapshotRecord {
     Snapshot snapshot;    // without `used`
