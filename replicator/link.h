@@ -14,7 +14,8 @@ enum class LinkState : std::uint8_t {
     kConnecting,  // no standby; commits wait for it
     kAlone,       // no standby; commits do not wait: "alone since" is durable
     kCatchingUp,  // a standby that has not everything yet (waited for or not)
-    kInSync,      // it has everything that was acknowledged, and is waited for
+    kInSync,      // it has everything that was acknowledged, and is waited for (unless that is not
+                  // configured: then it had all that was there when it came)
     kStopped,
 };
 

@@ -168,8 +168,8 @@ void StandbyHost::Parts::answer(Call& call) {
         const auto admitted = admit(lock, call);
         lock.unlock();
         if (!admitted.ok()) {
-            why = admitted.error().doing;
-            (void)send_text(*call.transport, MessageType::kRefuse, why);
+            refused(call.from, admitted.error().doing);
+            (void)send_text(*call.transport, MessageType::kRefuse, admitted.error().doing);
         } else {
             spdlog::info("standby {}: primary {}, epoch {}", options.store.path, call.from,
                          greeting->epoch_number);

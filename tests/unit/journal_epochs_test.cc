@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "journal/cut.h"
 #include "journal/epochs.h"
 #include "tests/unit/journal_support.h"
@@ -83,7 +85,8 @@ class Cut : public test::JournalTest {
         std::vector<Position> ends;
         const auto journal = open();
         std::vector<std::byte> data(1 << 20);
-        for (std::size_t i = 0; i < data.size(); ++i) data[i] = std::byte(i * 2654435761U >> 13);
+        std::mt19937 random{1};
+        for (std::byte& each : data) each = std::byte(random());
         for (int i = 0; i < 10; ++i) {
             const Lsn lsn = append(*journal, WriteOp{ObjectId{4}, 0, {}, data});
             EXPECT_TRUE(journal->make_durable(lsn).ok());

@@ -6,8 +6,10 @@
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
+#include <random>
 #include <thread>
 
+#include "journal/epochs.h"
 #include "replicator/begun.h"
 #include "replicator/local.h"
 #include "replicator/sender.h"
@@ -22,6 +24,29 @@ using namespace std::chrono_literals;
 using test::FreshFolder;
 using test::kVolume;
 
+// Says that what it has written from this record on is something else than it is.
+class OtherBytes final : public LinkTransport {
+   public:
+    OtherBytes(std::unique_ptr<LinkTransport> inner, Lsn from)
+        : inner_(std::move(inner)), from_(from) {}
+    Status send(Bytes head, Bytes body) override {
+        MessageHeader header;
+        std::memcpy(&header, head.data(), sizeof header);
+        if (header.type != static_cast<std::uint16_t>(MessageType::kAck))
+            return inner_->send(head, body);
+        Ack ack;
+        std::memcpy(&ack, body.data(), sizeof ack);
+        if (Lsn{ack.durable} >= from_) ack.chain ^= 1;
+        return inner_->send(head, std::as_bytes(std::span{&ack, 1}));
+    }
+    Status receive(std::span<std::byte> out) override { return inner_->receive(out); }
+    void shutdown() override { inner_->shutdown(); }
+
+   private:
+    const std::unique_ptr<LinkTransport> inner_;
+    const Lsn from_;
+};
+
 // Serves a store on a thread; `away`: nobody is there.
 class StoreConnector final : public Connector {
    public:
@@ -32,7 +57,9 @@ class StoreConnector final : public Connector {
         int ends[2];
         EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
         thread_ = std::thread{[this, end = ends[1]] {
-            const auto transport = socket_transport(Fd{end});
+            const std::uint64_t lie = lie_from.load();
+            std::unique_ptr<LinkTransport> transport = socket_transport(Fd{end});
+            if (lie != 0) transport = std::make_unique<OtherBytes>(std::move(transport), Lsn{lie});
             auto receiver = Receiver::open({.path = path_, .volume = kVolume});
             ASSERT_TRUE(receiver.ok()) << receiver.error().text();
             const auto greeting = receive_greeting(*transport, kVolume);
@@ -48,6 +75,7 @@ class StoreConnector final : public Connector {
     }
     [[nodiscard]] pid_t pid() const override { return 0; }
     std::atomic<bool> away{false};
+    std::atomic<std::uint64_t> lie_from{0};
 
    private:
     const std::string path_;
@@ -205,7 +233,8 @@ TEST_F(Link, BehindTheJournalsLimitIsComparedByHash) {
     connector->away = true;
     up();
     std::vector<std::byte> data(1 << 20);
-    for (std::size_t i = 0; i < data.size(); ++i) data[i] = std::byte(i * 2654435761U >> 13);
+    std::mt19937 random{1};
+    for (std::byte& each : data) each = std::byte(random());
     for (int i = 0; i < 10; ++i) {
         const Lsn lsn = append(*journal, WriteOp{ObjectId{4}, 0, {}, data});
         ASSERT_TRUE(journal->make_durable(lsn).ok());
@@ -249,6 +278,39 @@ TEST_F(Link, AloneOnlyAfterTheFenceHasSucceeded) {
     EXPECT_TRUE(soon([&] { return journal->commit().committed() >= last; }));
 }
 
+TEST_F(Link, BytesThatDifferAreToldAtOnceAndDoNotCount) {
+    connector->lie_from = 4;
+    up();
+    ASSERT_TRUE(reaches(add()));
+    ASSERT_TRUE(reaches(add()));
+    const Lsn last = add();
+    ASSERT_EQ(last, Lsn{4});
+    EXPECT_TRUE(is_refused("record 4: the standby's bytes differ from ours"));
+    EXPECT_LT(journal->commit().committed(), last);
+}
+
+TEST_F(Link, AnEndWithOtherBytesIsRefused) {
+    up();
+    ASSERT_TRUE(reaches(add()));
+    down();
+    // The same records in the same reign, as frames that were made another time.
+    auto epochs = read_epochs(options.directory).value();
+    const auto end = standby_has().end;
+    fs::remove_all(options.directory);
+    ::unlink(options.tail_path.c_str());
+    journal = open();
+    while (journal->appended() < end.lsn) add();
+    ASSERT_TRUE(journal->close({.clean = false}).ok());
+    journal.reset();
+    epochs.back().first_lsn = Lsn{1};
+    ASSERT_TRUE(write_epochs(options.directory, epochs).ok());
+    up();
+    EXPECT_TRUE(is_refused("bytes differ"));
+    EXPECT_FALSE(sender->wait_reached(0s));
+    down();
+    EXPECT_EQ(standby_has().end, end);
+}
+
 TEST_F(Link, NobodyWaitsForOneThatIsNotWaitedFor) {
     connector->away = true;
     sender_options.standby_timeout = 50ms;
@@ -263,12 +325,13 @@ TEST_F(Link, NobodyWaitsForOneThatIsNotWaitedFor) {
 
 // --- over the network
 
-class Host : public testing::Test {
+class Host : public Link {
    protected:
     void SetUp() override {
+        Link::SetUp();
         secret.volume = kVolume;
         secret.key.fill(std::byte{7});
-        auto started = StandbyHost::start({.store = {.path = folder.path(), .volume = kVolume},
+        auto started = StandbyHost::start({.store = {.path = store, .volume = kVolume},
                                            .listen = {.host = "127.0.0.1", .port = 0},
                                            .secret = secret});
         ASSERT_TRUE(started.ok()) << started.error().text();
@@ -299,10 +362,25 @@ class Host : public testing::Test {
     static Greeting reign(std::uint64_t id, std::uint32_t silence_ms = 60000) {
         return {.volume = kVolume, .epoch_id = id, .epoch_number = 1, .silence_ms = silence_ms};
     }
-    FreshFolder folder;
     LinkSecret secret;
     std::unique_ptr<StandbyHost> host;
 };
+
+TEST_F(Host, TheWholeWay) {
+    sender_options.connector =
+        tcp_connector({.host = "127.0.0.1", .port = host->port()}, secret, 5s);
+    up();
+    const Lsn last = add();
+    ASSERT_TRUE(reaches(last)) << sender->status().trouble;
+    EXPECT_TRUE(soon([&] { return sender->status().state == LinkState::kInSync; }));
+    EXPECT_TRUE(soon([&] { return host->status().applied >= last; }));
+    EXPECT_NE(host->status().from, "");
+    EXPECT_EQ(host->status().received_records, last.value);
+    down();
+    EXPECT_TRUE(soon([&] { return host->status().from.empty(); }));
+    up();  // another reign, and the store has stayed loaded
+    EXPECT_TRUE(reaches(add())) << sender->status().trouble;
+}
 
 TEST_F(Host, ACallOfTheSameReignTakesThePlace) {
     auto first = call(reign(1));
