@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "journal/clock.h"
+#include "replicator/local.h"
 #include "tools/snapshots_status.h"
 
 namespace twinspool {
@@ -150,7 +151,10 @@ void Reign::open_links() {
         SenderOptions options;
         options.index = static_cast<std::uint32_t>(i);
         options.target = config_.standbys[i].path;
-        options.command.arguments = {"/proc/self/exe", kStandbyProcessCommand, paths_.name};
+        StandbyProcess::Command command;
+        command.arguments = {"/proc/self/exe", kStandbyProcessCommand, paths_.name,
+                             std::to_string(i)};
+        options.connector = local_connector(std::move(command));
         options.journal_directory = paths_.journal();
         options.volume = config_.id;
         options.segment_bytes = config_.segment_size;
