@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Durable work as mail servers and databases do it, on two directories in turn: `raw` and
-// `overlay`.
+// Durable work as mail servers and databases do it, on several directories in turn; `raw` is the
+// one without an overlay.
 //
 //   delivery: create in tmp, write 2 KiB, fsync, rename to new; a Maildir for each deliverer
 //   log:      8 KiB pwrite + fdatasync on a preallocated file; a file for each writer
 //
-// bench_durable RAW_DIRECTORY OVERLAY_DIRECTORY [Google Benchmark's flags]
+// bench_durable NAME=DIRECTORY... [Google Benchmark's flags]
 // Each run of a benchmark works in folders that nobody has used before: creating files where many
 // have just been deleted is slow on some file systems, and would be measured instead.
 #include <benchmark/benchmark.h>
@@ -16,7 +16,9 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "journal/fd.h"
@@ -104,33 +106,36 @@ void write_log(benchmark::State& state, const std::string& directory) {
     state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations()));
 }
 
+void register_place(const char* name, const std::string& place) {
+    for (const int threads : {1, 4, 16})
+        benchmark::RegisterBenchmark(fmt::format("delivery/{}", name).c_str(),
+                                     [place](benchmark::State& state) { deliver(state, place); })
+            ->Threads(threads)
+            ->UseRealTime();
+    for (const int threads : {1, 8})
+        benchmark::RegisterBenchmark(fmt::format("log/{}", name).c_str(),
+                                     [place](benchmark::State& state) { write_log(state, place); })
+            ->Threads(threads)
+            ->UseRealTime();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc < 3) {
-        fmt::print(stderr, "usage: bench_durable RAW_DIRECTORY OVERLAY_DIRECTORY [flags]\n");
+    benchmark::Initialize(&argc, argv);  // takes away its own flags
+    if (argc < 2) {
+        fmt::print(stderr, "usage: bench_durable NAME=DIRECTORY... [flags]\n");
         return 2;
     }
-    const std::string places[2] = {argv[1], argv[2]};
-    argv[2] = argv[0];
-    argc -= 2;
-    argv += 2;
-    benchmark::Initialize(&argc, argv);
-    for (const bool overlay : {false, true}) {
-        const std::string place = places[overlay ? 1 : 0];
-        const char* const name = overlay ? "overlay" : "raw";
-        for (const int threads : {1, 4, 16})
-            benchmark::RegisterBenchmark(
-                fmt::format("delivery/{}", name).c_str(),
-                [place](benchmark::State& state) { deliver(state, place); })
-                ->Threads(threads)
-                ->UseRealTime();
-        for (const int threads : {1, 8})
-            benchmark::RegisterBenchmark(
-                fmt::format("log/{}", name).c_str(),
-                [place](benchmark::State& state) { write_log(state, place); })
-                ->Threads(threads)
-                ->UseRealTime();
+    for (const std::string_view place :
+         std::span{argv, static_cast<std::size_t>(argc)}.subspan(1)) {
+        const auto equals = place.find('=');
+        if (equals == std::string_view::npos) {
+            fmt::print(stderr, "bench_durable: {} is not NAME=DIRECTORY\n", place);
+            return 2;
+        }
+        register_place(std::string{place.substr(0, equals)}.c_str(),
+                       std::string{place.substr(equals + 1)});
     }
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();

@@ -128,10 +128,9 @@ def make_files(directory, count):
 
 def durable(bench, volume, threads, *options):
     """The command for deliveries as bench/durable.cc makes them; it wants fresh directories."""
-    places = [volume.base / f"raw{time.monotonic_ns()}", volume.dir / f"{time.monotonic_ns()}"]
-    for place in places:
-        place.mkdir()
-    return [bench, *places, f"--benchmark_filter=delivery/overlay/.*threads:{threads}$", *options]
+    place = volume.dir / f"{time.monotonic_ns()}"
+    place.mkdir()
+    return [bench, f"overlay={place}", f"--benchmark_filter=delivery/overlay/.*threads:{threads}$", *options]
 
 
 @contextlib.contextmanager

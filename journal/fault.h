@@ -24,6 +24,13 @@
     X(walker_told)           /* an object is told, its content not yet */                        \
     X(resync_answered)       /* a standby has said what differs, nothing is logged of it yet */  \
     X(walker_finished)       /* the walk is complete, "seeded" not logged */                     \
+    X(sender_greeted)        /* the standby has been called, and has not answered */             \
+    X(sender_welcomed)       /* the standby has been told where to go on, no frame is sent */    \
+    X(receiver_helloed)      /* the primary has been told what is here, nothing is agreed */     \
+    X(receiver_cut)          /* a segment behind the cut is gone, not all of them */             \
+    X(receiver_started_over) /* the store is empty and begun anew, no frame in it */             \
+    X(receiver_resynced)     /* the position is the new one, the old segments are still there */ \
+    X(fence_succeeded)       /* the peer is fenced, "alone since" is not durable */              \
     X(receiver_written)      /* the frame is in the standby's segment, ack not sent */           \
     X(receiver_acked)        /* the ack is sent */                                               \
     X(applier_begin)         /* the delta is worked out, the tree is untouched */                \
@@ -33,13 +40,6 @@
     X(applier_synced)        /* the tree is synced, the catalogue not committed */               \
     X(applier_committed)     /* the catalogue is committed, applied position not announced */    \
     X(resync_begun)          /* the catalogue says that a resync has begun, nothing else does */ \
-    X(sender_greeted)        /* the standby has been called, and has not answered */             \
-    X(sender_welcomed)       /* the standby has been told where to go on, no frame is sent */    \
-    X(receiver_helloed)      /* the primary has been told what is here, nothing is agreed */     \
-    X(receiver_cut)          /* a segment behind the cut is gone, not all of them */             \
-    X(receiver_started_over) /* the store is empty and begun anew, no frame in it */             \
-    X(receiver_resynced)     /* the position is the new one, the old segments are still there */ \
-    X(fence_succeeded)       /* the peer is fenced, "alone since" is not durable */              \
     X(history_kept)          /* before-images are written, not synced, the tree is untouched */  \
     X(history_synced)        /* before-images are durable, the tree is untouched */              \
     X(history_purged)        /* a part of what nobody needs is gone, not all */                  \

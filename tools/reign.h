@@ -98,7 +98,14 @@ class Reign {
     Reign(VolumePaths paths, VolumeConfig config);
     Verdict open_journal(StartReport& report);
     Verdict open_overlay();
-    void open_links();
+    Verdict open_links();
+    [[nodiscard]] Outcome<std::shared_ptr<Connector>> connector_to(std::size_t index) const;
+    SenderOptions link_options(std::size_t index, std::shared_ptr<Connector> connector);
+    // Those by which the volume's state is judged: that commits wait for; all, if there is none
+    // such.
+    [[nodiscard]] std::vector<Sender*> counting() const;
+    [[nodiscard]] bool frozen() const { return config_.on_standby_loss == StandbyLoss::kFreeze; }
+    [[nodiscard]] Reached check(Sender& sender, Goal goal, Lsn lsn) const;
     Lsn seed_again(Contents contents, std::uint32_t standby);
     Lsn owe_seed(Contents contents);
     // How the seed of a generation tells contents, durable before anything is told (comparing.cc).

@@ -28,7 +28,7 @@ def fault_points():
     except OSError:
         return []
     names = listed.stdout.split() if listed.returncode == 0 else []
-    return [name for name in names if not name.startswith(("history_", "mark_"))]
+    return [name for name in names if not name.startswith(("history_", "mark_", "resync_"))]
 
 
 @pytest.fixture(scope="module")

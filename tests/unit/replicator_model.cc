@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -11,6 +12,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+
+#include "journal/block_hash.h"
+#include "journal/check_list.h"
+#include "journal/fd.h"
 
 namespace twinspool::test {
 namespace {
@@ -174,9 +179,14 @@ void Model::unlink() {
     know(at.parent);
     know(object);
     take(at);
+    const std::uint32_t names_left = nodes_[object].names;
     drop_if_gone(object);
     auto& mtime = nodes_[at.parent].attributes.mtime = new_time();
-    tell(UnlinkOp{.object = object, .parent = at.parent, .name = at.name, .parent_mtime = mtime});
+    tell(UnlinkOp{.object = object,
+                  .parent = at.parent,
+                  .name = at.name,
+                  .parent_mtime = mtime,
+                  .names_left = names_left});
 }
 
 void Model::rename() {
@@ -202,6 +212,7 @@ void Model::rename() {
     if (replaced != kNoObject) take(target);
     put(target, object);
     if (exchange) put(source, replaced);
+    const std::uint32_t names_left = replaced == kNoObject ? 0 : nodes_[replaced].names;
     drop_if_gone(replaced);
     nodes_[source.parent].attributes.mtime = new_time();
     nodes_[target.parent].attributes.mtime = new_time();
@@ -213,7 +224,8 @@ void Model::rename() {
                   .replaced = replaced,
                   .exchange = static_cast<std::uint8_t>(exchange ? 1 : 0),
                   .source_mtime = nodes_[source.parent].attributes.mtime,
-                  .target_mtime = nodes_[target.parent].attributes.mtime});
+                  .target_mtime = nodes_[target.parent].attributes.mtime,
+                  .names_left = names_left});
 }
 
 void Model::write() {
@@ -345,7 +357,7 @@ void Model::walk() {
     for (auto& [id, node] : nodes_) tell_content(node);
     walking_ = false;
     content_changed_.clear();
-    log_.add(SeededOp{.generation = 1});
+    if (!by_hash_) seeded(1);
 }
 
 void Model::walk_directory(ObjectId directory) {
@@ -385,6 +397,12 @@ void Model::adopt(const Place& at) {
 }
 
 void Model::tell_content(Node& node) {
+    if (by_hash_ && node.is(S_IFREG)) {
+        log_.add(TruncateOp{
+            .object = node.id, .size = node.content.size(), .mtime = node.attributes.mtime});
+        check_content(node.id);
+        return;
+    }
     if (!node.is(S_IFREG) || (node.told && !content_changed_.contains(node.id))) return;
     log_.add(
         TruncateOp{.object = node.id, .size = node.content.size(), .mtime = node.attributes.mtime});
@@ -395,6 +413,88 @@ void Model::tell_content(Node& node) {
                          .data = bytes_of(node.content)});
     node.told = true;
     content_changed_.erase(node.id);
+}
+
+void Model::tell_anew() {
+    by_hash_ = true;
+    walk();
+    by_hash_ = false;
+}
+
+bool Model::answer(const std::vector<Finding>& findings) {
+    for (const Finding& finding : findings) {
+        if (!nodes_.contains(finding.object)) continue;  // gone since
+        TS_ASSERT(finding.kind != FindingKind::kMissing);
+        const Node& node = nodes_[finding.object];
+        const FileTime mtime = node.attributes.mtime;
+        if (finding.kind == FindingKind::kChangedMeanwhile && node.is(S_IFREG))
+            check_content(node.id, 1);
+        if (finding.kind == FindingKind::kSize)
+            log_.add(TruncateOp{.object = node.id, .size = node.content.size(), .mtime = mtime});
+        if (finding.kind == FindingKind::kContent && finding.offset < node.content.size()) {
+            const std::string data = node.content.substr(finding.offset, finding.length);
+            log_.add(WriteOp{.object = node.id,
+                             .offset = finding.offset,
+                             .mtime = mtime,
+                             .data = bytes_of(data)});
+        }
+    }
+    return !findings.empty();
+}
+
+void Model::check_all() {
+    for (const auto& [id, node] : nodes_) {
+        check_object(id);
+        if (node.is(S_IFREG)) check_content(id);
+        if (node.is(S_IFDIR)) check_entries(id);
+    }
+}
+
+void Model::check_object(ObjectId object, std::uint8_t exact) {
+    const Node& node = nodes_.at(object);
+    std::vector<std::byte> xattrs;
+    for (const auto& [name, value] : node.xattrs) add_checked_xattr(xattrs, {name, value});
+    log_.add(CheckObjectOp{.object = object,
+                           .attributes = node.attributes,
+                           .device = node.device,
+                           .target = node.target,
+                           .exact = exact,
+                           .xattrs = xattrs});
+}
+
+void Model::check_content(ObjectId object, std::uint8_t exact) {
+    const Node& node = nodes_.at(object);
+    const Fd fd{::memfd_create("content", MFD_CLOEXEC)};
+    TS_ASSERT(::write(fd.get(), node.content.data(), node.content.size()) ==
+              static_cast<ssize_t>(node.content.size()));
+    const std::uint64_t size = node.content.size();
+    // In parts, as of a large file; the last one is open.
+    for (std::uint64_t offset = 0; offset == 0 || offset < size; offset += 2 * kCheckBlockBytes) {
+        const auto hashes = hash_blocks(fd.get(), offset, 2 * kCheckBlockBytes, size);
+        TS_ASSERT(hashes.ok());
+        log_.add(CheckContentOp{.object = object,
+                                .offset = offset,
+                                .length = 2 * kCheckBlockBytes,
+                                .size = size,
+                                .exact = exact,
+                                .hashes = *hashes});
+    }
+}
+
+void Model::check_entries(ObjectId directory, std::uint8_t exact) {
+    std::string after;
+    std::vector<std::byte> entries;
+    const auto check = [&](const std::string& upto) {
+        log_.add(CheckEntriesOp{
+            .parent = directory, .after = after, .upto = upto, .exact = exact, .entries = entries});
+        after = upto;
+        entries.clear();
+    };
+    for (const auto& [name, object] : nodes_.at(directory).entries) {
+        add_checked_entry(entries, {name, object});
+        if (below(3) == 0) check(name);
+    }
+    check("");
 }
 
 std::string Model::compare(const std::string& store) const {

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "journal/finding.h"
 #include "journal/record.h"
 
 namespace twinspool::test {
@@ -59,6 +60,18 @@ class Model {
     // operations in between.
     void change_underneath(int changes);
     [[nodiscard]] std::size_t live_objects() const;
+
+    // All that there is, as a resync tells it: contents by hash, with other operations in between.
+    // The end of it is not said.
+    void tell_anew();
+    void seeded(std::uint32_t generation) { log_.add(SeededOp{.generation = generation}); }
+    // What a resync, or a repair, logs for what a standby found; false: nothing.
+    bool answer(const std::vector<Finding>& findings);
+    // What a verify logs.
+    void check_all();
+    void check_object(ObjectId object, std::uint8_t exact = 0);
+    void check_content(ObjectId object, std::uint8_t exact = 0);
+    void check_entries(ObjectId directory, std::uint8_t exact = 0);
 
     // Everything as it is now, to be compared with later.
     struct Picture {
@@ -121,6 +134,7 @@ class Model {
     std::uint64_t next_id_ = 2;
     bool silent_ = false;
     bool walking_ = false;
+    bool by_hash_ = false;
     std::set<ObjectId> known_;   // in this walk
     std::set<ObjectId> walked_;  // directories
 };

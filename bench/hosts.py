@@ -1,0 +1,272 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Measures what a standby on another host costs and prints a section of docs/BENCHMARKS.md. Called
+by bench/run.
+
+  bench/hosts.py [--quick] PROGRAM BENCH_DIRECTORY PLACE
+
+Both "hosts" are this machine: TLS over loopback, with a longer way added by bench_delay_proxy. The
+volumes are made below PLACE, which must be on the file system to be measured, and taken away again.
+"""
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+FULL = {"rounds": 7, "seconds": 0.7, "files": 50_000, "big": 1 << 30, "seed_rounds": 3}
+QUICK = {"rounds": 3, "seconds": 0.3, "files": 4_000, "big": 128 << 20, "seed_rounds": 1}
+MESSAGE = 4096
+ROUND_TRIPS_MS = (0.2, 1, 10)
+
+
+def fail(sentence):
+    sys.exit(f"bench/hosts.py: {sentence}")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Volume:
+    """One directory with its journal; `standby`: nothing, "disk", or "host" with a round trip."""
+
+    def __init__(self, program, benches, place, name, standby, round_trip_ms=0.0):
+        self.program, self.name, self.standby = program, name, standby
+        self.base = Path(place) / name
+        self.dir, self.store = self.base / "spool", self.base / "standby"
+        self.dir.mkdir(parents=True)
+        self.port = free_port()
+        self.near_port = free_port() if round_trip_ms else self.port
+        self.proxy_command = [
+            str(Path(benches) / "bench_delay_proxy"),
+            *map(str, (self.near_port, self.port, int(round_trip_ms * 1000))),
+        ] if round_trip_ms else None
+        self.proxy = None
+
+    def run(self, command, *arguments, there=False, check=True):
+        root = self.base / ("there" if there else "here")
+        done = subprocess.run(
+            [self.program, command, *map(str, arguments)],
+            env=dict(os.environ, TWINSPOOL_ROOT=str(root)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if check and done.returncode:
+            fail(f"twinspool {command} {self.name}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def create(self):
+        target = self.store
+        if self.standby != "disk":
+            target = f"127.0.0.1:{self.near_port}:{self.store}"
+        self.run("create", self.name, "--dir", self.dir, "--standby", target)
+        config = self.base / "here/etc" / f"{self.name}.toml"
+        if self.standby is None:  # nobody is there, and nobody waits
+            config.write_text(config.read_text() + "wait = false\n")
+        if self.standby == "host":
+            (self.base / "there/etc").mkdir(parents=True)
+            for suffix in ("toml", "secret"):
+                shutil.copy2(config.with_suffix(f".{suffix}"), self.base / "there/etc")
+
+    def __enter__(self):
+        self.create()
+        if self.proxy_command:
+            self.proxy = subprocess.Popen(self.proxy_command)
+        if self.standby == "host":
+            self.run("standby", self.name, "--listen", f"127.0.0.1:{self.port}",
+                     "--host", "127.0.0.1", there=True)
+        self.run("up", self.name, check=self.standby is not None)
+        if self.standby:
+            self.run("wait", self.name, "--for", "in-sync", "--timeout", 7200)
+        return self
+
+    def __exit__(self, *_):
+        self.run("down", self.name, check=False)
+        if self.standby == "host":
+            self.run("down", self.name, there=True, check=False)
+        if self.proxy:
+            self.proxy.kill()
+            self.proxy.wait()
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def status(self):
+        done = self.run("status", self.name, "--json", check=False)
+        return json.loads(done)
+
+
+def spread(values, digits=0):
+    low, middle, high = (
+        f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values))
+    )
+    return f"{middle} ({low}–{high})"
+
+
+# Deliveries.
+
+
+def variants(program, benches, place):
+    yield "overlay alone", Volume(program, benches, place, "alone", None)
+    yield "standby disk", Volume(program, benches, place, "disk", "disk")
+    yield "standby host, TLS", Volume(program, benches, place, "tls", "host")
+    for number, trip in enumerate(ROUND_TRIPS_MS):
+        volume = Volume(program, benches, place, f"far{number}", "host", trip)
+        yield f"standby host, TLS, round trip + {trip} ms", volume
+
+
+def measure_deliveries(program, benches, place, how):
+    rates, frames = {}, {}
+    with contextlib.ExitStack() as stack:
+        places = {"raw": Path(place) / "raw"}
+        places["raw"].mkdir()
+        volumes = {}
+        for label, volume in variants(program, benches, place):
+            volumes[label] = stack.enter_context(volume)
+            places[label] = volume.dir
+        names = {f"p{number}": label for number, label in enumerate(places)}
+        out = Path(place) / "hosts.json"
+        command = [
+            Path(benches) / "bench_durable",
+            *(f"{name}={places[label]}" for name, label in names.items()),
+            "--benchmark_filter=delivery/",
+            f"--benchmark_min_time={how['seconds']}",
+            f"--benchmark_repetitions={how['rounds']}",
+            "--benchmark_enable_random_interleaving=true",
+            f"--benchmark_out={out}",
+            "--benchmark_out_format=json",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            fail(f"a delivery failed: {done.stderr}")
+        for run in json.loads(out.read_text())["benchmarks"]:
+            if run["run_type"] == "iteration":
+                label = names[run["run_name"].split("/")[1]]
+                rates.setdefault((label, run["threads"]), []).append(run["items_per_second"])
+        for label, volume in volumes.items():
+            frames[label] = volume.status()["state"]
+    print("### Durable deliveries of 2 KiB, per second\n")
+    print(f"Medians of {how['rounds']} rounds, interleaved in random order; in brackets lowest to")
+    print("highest, and the ratio to the raw directory.\n")
+    print("| where | 1 deliverer | 4 | 16 | state at the end |")
+    print("| --- | --- | --- | --- | --- |")
+    for label in places:
+        cells = []
+        for threads in (1, 4, 16):
+            ratio = statistics.median(rates[(label, threads)]) / statistics.median(
+                rates[("raw", threads)]
+            )
+            cells.append(f"{spread(rates[(label, threads)])}, {ratio:.2f}")
+        print(f"| {label} | {' | '.join(cells)} | {frames.get(label, '')} |")
+    print(flush=True)
+
+
+# Seeding.
+
+
+def message(number):
+    """Text that compresses as mail does."""
+    words, state = [], number * 0x9E3779B97F4A7C15 + 1
+    while len(words) < MESSAGE // 8:
+        state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
+        words.append(f"{state >> 40}")
+    return (f"Message-Id: <{number}@bench>\n\n" + " ".join(words))[:MESSAGE].encode()
+
+
+def make_tree(directory, how):
+    for number in range(how["files"]):
+        if number % 1000 == 0:
+            folder = directory / f"box{number // 1000}"
+            folder.mkdir()
+        (folder / f"{number}.M{number}.host").write_bytes(message(number))
+    with open(directory / "big", "wb") as file:
+        for number in range(how["big"] >> 20):
+            file.write(b"".join(message(number * 256 + i) for i in range(256)))
+    os.sync()
+
+
+def size_of(directory):
+    return sum(
+        os.lstat(os.path.join(at, name)).st_size
+        for at, _, names in os.walk(directory)
+        for name in names
+    )
+
+
+def rsync_seconds(directory, place):
+    """The same tree over the same link: rsync's own daemon on loopback."""
+    target, port = Path(place) / "rsynced", free_port()
+    target.mkdir()
+    config = Path(place) / "rsyncd.conf"
+    config.write_text(f"use chroot = no\nuid = 0\ngid = 0\n[t]\npath = {target}\nread only = no\n")
+    daemon = subprocess.Popen(
+        ["rsync", "--daemon", "--no-detach", "--address=127.0.0.1", f"--port={port}",
+         f"--config={config}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    try:
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.02)
+        begin = time.monotonic()
+        subprocess.run(["rsync", "-a", f"{directory}/", f"rsync://127.0.0.1:{port}/t/"], check=True)
+        os.sync()
+        return time.monotonic() - begin
+    finally:
+        daemon.kill()
+        daemon.wait()
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def measure_seeding(program, benches, place, how):
+    rows = {"rsync -a": [], "seed over TLS": []}
+    sent = 0
+    for number in range(how["seed_rounds"]):
+        volume = Volume(program, benches, place, f"seed{number}", "host")
+        make_tree(volume.dir, how)
+        size = size_of(volume.dir)
+        rows["rsync -a"].append(rsync_seconds(volume.dir, place))
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+        begin = time.monotonic()
+        with volume:
+            rows["seed over TLS"].append(time.monotonic() - begin)
+            sent = volume.status()["standbys"][0]["sent_bytes"]
+    print("### Seeding\n")
+    print(f"{how['files']} messages of {MESSAGE} bytes and a file of {how['big'] >> 20} MiB, until"
+          " the copy is whole and on the disk.\n")
+    print("| how | seconds | MiB/s | files/s | rounds |")
+    print("| --- | --- | --- | --- | --- |")
+    for label, seconds in rows.items():
+        middle = statistics.median(seconds)
+        print(f"| {label} | {spread(seconds, 1)} | {size / middle / (1 << 20):.0f} "
+              f"| {how['files'] / middle:.0f} | {len(seconds)} |")
+    print(f"\nBytes of frames sent for each byte of mail: {sent / size:.2f} (LZ4).\n", flush=True)
+
+
+def main(arguments):
+    how = FULL
+    if arguments[:1] == ["--quick"]:
+        how, arguments = QUICK, arguments[1:]
+    if len(arguments) != 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    program, benches, place = arguments
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the volumes are taken down
+    print("## A standby on another host\n")
+    measure_deliveries(program, benches, place, how)
+    measure_seeding(program, benches, place, how)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
