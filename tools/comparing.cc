@@ -54,8 +54,8 @@ std::string Reign::silent_standby() const {
     return "";
 }
 
-const std::string& Reign::standby_target(std::uint32_t standby) const {
-    return config_.standbys[standby].path;
+std::string Reign::standby_target(std::uint32_t standby) const {
+    return config_.standbys[standby].target();
 }
 
 Verdict Reign::begin_verify(const VerifyOptions& options) {

@@ -84,7 +84,7 @@ class Reign {
     [[nodiscard]] VerifyReport verify_report() const;
     // Which standby cannot answer, and why; empty: all can.
     [[nodiscard]] std::string silent_standby() const;
-    [[nodiscard]] const std::string& standby_target(std::uint32_t standby) const;
+    [[nodiscard]] std::string standby_target(std::uint32_t standby) const;
 
     // Nobody gets past the overlay any more: looks for what was changed underneath until now.
     void placed();

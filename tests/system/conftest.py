@@ -14,8 +14,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools")]
 
 pytest.register_assert_rewrite(
-    *("machine", "volume", "model", "load", "steps", "images", "clients", "postgres", "mariadb")
+    *("machine", "volume", "model", "load", "steps", "images", "clients", "postgres", "mariadb"),
+    "hosts",
 )
+import hosts  # noqa: E402
 import machine  # noqa: E402
 import volume as volumes  # noqa: E402
 
@@ -121,11 +123,11 @@ def fresh(base):
 
 
 @contextlib.contextmanager
-def volume_maker(request, fresh):
-    made = request.node.volumes = []
+def volume_maker(request, fresh, kind=volumes.Volume):
+    made = request.node.volumes = getattr(request.node, "volumes", [])
 
     def make(**options):
-        one = volumes.Volume(options.pop("base", None) or fresh(), **options)
+        one = kind(options.pop("base", None) or fresh(), **options)
         made.append(one)
         return one
 
@@ -144,6 +146,25 @@ def volume_maker(request, fresh):
 def make_volume(request, program, fresh):
     """Makes volumes that end with the test."""
     with volume_maker(request, fresh) as make:
+        yield make
+
+
+@pytest.fixture
+def make_hosted(request, program, fresh):
+    """Makes volumes whose standbys are hosts."""
+    with volume_maker(request, fresh, hosts.HostedVolume) as make:
+        yield make
+
+
+@pytest.fixture
+def hosted(make_hosted):
+    """One volume with one standby host, up and in sync."""
+    return make_hosted().start()
+
+
+@pytest.fixture(scope="module")
+def make_shared_hosted(request, program, fresh):
+    with volume_maker(request, fresh, hosts.HostedVolume) as make:
         yield make
 
 

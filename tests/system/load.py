@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load on a volume: writers that log outside it what they were told, and calls that are waited for.
 """
+import contextlib
 import os
+import random
 import threading
 import time
 
@@ -121,3 +123,68 @@ def write_and_sync(path, data):
     finally:
         os.close(fd)
     return path
+
+
+class Deliveries:
+    """Threads that deliver as a mail server does: a file in `tmp`, fsync, rename to `new`, fsync of
+    that directory. What is acknowledged is known, and how long each took. Names are used once.
+
+    What belongs to whom: `new/` is emptied by nobody, so whatever was acknowledged stays to be found.
+    """
+
+    def __init__(self, directory, threads=4, largest=8000, pause=0.0, tag="m", seed=0):
+        self.home, self.largest, self.pause, self.tag = directory, largest, pause, tag
+        self.acknowledged = {}  # name: content
+        self.seconds = []
+        self.errors = []
+        self.ended = threading.Event()
+        for name in ("tmp", "new"):
+            (directory / name).mkdir(exist_ok=True)
+        self.threads = [
+            threading.Thread(target=self.work, args=(f"{seed}.{number}", number), daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def work(self, seed, thread):
+        chance, number = random.Random(seed), 0
+        while not self.ended.is_set():
+            number += 1
+            name = f"{self.tag}.{thread}.{number}.eml"
+            content = chance.randbytes(chance.randrange(1, self.largest))
+            begin = time.monotonic()
+            try:
+                write_and_sync(self.home / "tmp" / name, content)
+                os.rename(self.home / "tmp" / name, self.home / "new" / name)
+                fd = os.open(self.home / "new", os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                self.errors.append(error)
+                return
+            self.seconds.append(time.monotonic() - begin)
+            self.acknowledged[name] = content
+            self.ended.wait(self.pause)
+
+    def names(self):
+        """Of those acknowledged before this call began."""
+        return list(self.acknowledged)
+
+    def stop(self, timeout=60):
+        self.ended.set()
+        for thread in self.threads:
+            thread.join(timeout)
+            assert not thread.is_alive(), "a delivery hangs"
+        return self
+
+    def assert_in(self, *homes):
+        """All that was acknowledged is there, whole."""
+        for home in homes:
+            for name, content in list(self.acknowledged.items()):
+                found = None
+                with contextlib.suppress(FileNotFoundError):
+                    found = (home / "new" / name).read_bytes()
+                assert found == content, f"{name} is {'wrong' if found else 'lost'} in {home}"

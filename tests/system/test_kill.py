@@ -18,17 +18,23 @@ from load import Call, Load
 SECONDS = float(os.environ.get("TWINSPOOL_KILL_SECONDS", "90"))
 SEED = os.environ.get("TWINSPOOL_SEED") or str(random.randrange(10**9))
 
+ELSEWHERE = (
+    *("history_", "mark_", "fence_", "resync_"),
+    *("receiver_cut", "receiver_resynced", "receiver_started_over"),
+)
+
 
 def fault_points():
     """What the test build lists; known when the tests are collected, so that each is a test. Those of
-    snapshots are test_history's and test_snapshot's.
+    snapshots are test_history's and test_snapshot's, those that need a fence, a resync or a cut
+    test_host_kill's.
     """
     try:
         listed = subprocess.run([volumes.PROGRAM, "--fault-points"], capture_output=True, text=True)
     except OSError:
         return []
     names = listed.stdout.split() if listed.returncode == 0 else []
-    return [name for name in names if not name.startswith(("history_", "mark_", "resync_"))]
+    return [name for name in names if not name.startswith(ELSEWHERE)]
 
 
 @pytest.fixture(scope="module")
