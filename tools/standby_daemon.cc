@@ -87,14 +87,9 @@ class StandbyDaemon {
         auto now = host_->status();
         if (now.state != seen_.state)
             spdlog::info("state {} -> {}", spell(seen_.state), spell(now.state));
-        if (now.from != seen_.from && now.from.empty())
-            spdlog::info("the primary {} is not connected any more", seen_.from);
-        else if (now.from != seen_.from)
-            spdlog::info("the primary {} is connected", now.from);
         if (now.trouble != seen_.trouble)
             spdlog::log(now.trouble.empty() ? spdlog::level::info : spdlog::level::err, "{}",
                         now.trouble.empty() ? "applying goes on" : now.trouble);
-        if (now.refused != seen_.refused) spdlog::warn("refused {}", now.last_refused);
         seen_ = std::move(now);
         return {};
     }

@@ -190,9 +190,8 @@ Outcome<ExitCode> run_wait(const WaitArguments& arguments) {
     if (!answer.ok() && is_nobody(answer.error()))
         return Complaint{
             ExitCode::kDegraded,
-            fmt::format("the volume {} is down: nothing to wait for; run `twinspool up "
-                        "{}` first",
-                        paths.name, paths.name)};
+            fmt::format("the volume {} is down: nothing to wait for; run `twinspool {} {}` first",
+                        paths.name, standby_here(paths) ? "standby" : "up", paths.name)};
     if (!answer.ok()) return answer.error();
     if (answer.value().value("reached", false)) return ExitCode::kDone;
     return Complaint{ExitCode::kDegraded,
