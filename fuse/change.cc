@@ -17,7 +17,10 @@ Ending Change::begin(std::initializer_list<Inode*> objects) {
     volume_.gate.enter();
     inside_ = true;
     if (!locks_.lock(objects, turn_)) return Ending::busy();
-    for (Inode* each : locks_.objects()) volume_.touch(*each);
+    for (Inode* each : locks_.objects()) {
+        volume_.touch(*each);
+        each->changes.fetch_add(1, std::memory_order_relaxed);
+    }
     note_.entry_count = 0;
     note_.object_count = 0;
     note_.has_range = 0;

@@ -39,12 +39,6 @@ std::unique_ptr<Inode> make_inode(Volume& volume, std::uint32_t directory, const
     return fresh;
 }
 
-bool belongs(const Directory& directory, const struct statx& now) {
-    const bool same_mount = (now.stx_mask & STATX_MNT_ID) == 0 || now.stx_mnt_id == directory.mount;
-    return same_mount && now.stx_dev_major == directory.device_major &&
-           now.stx_dev_minor == directory.device_minor;
-}
-
 // The object is in the table, or nothing is.
 Result<Found> find_known(Volume& volume, const Inode& parent, int parent_fd, const char* name) {
     Found found;
@@ -86,6 +80,12 @@ bool is_known_name(Volume& volume, const Inode& parent, const char* name, const 
 }
 
 }  // namespace
+
+bool belongs(const Directory& directory, const struct statx& now) {
+    const bool same_mount = (now.stx_mask & STATX_MNT_ID) == 0 || now.stx_mnt_id == directory.mount;
+    return same_mount && now.stx_dev_major == directory.device_major &&
+           now.stx_dev_minor == directory.device_minor;
+}
 
 Result<InodeRef> identify_object(Volume& volume, std::uint32_t directory, int fd,
                                  const struct statx& now) {

@@ -11,6 +11,7 @@
 #include <array>
 #include <initializer_list>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "fuse/volume.h"
@@ -29,6 +30,9 @@ Result<Found> find_entry(Volume& volume, Turn& turn, Inode& parent, const char* 
 // The same without telling, for callers that only want to know who it is. Takes the lock of
 // `parent` when the object is not in the table.
 Result<Found> identify_entry(Volume& volume, const Turn& turn, Inode& parent, const char* name);
+
+// Whether it is of the directory's file system, and nothing is mounted there.
+[[nodiscard]] bool belongs(const Directory& directory, const struct statx& now);
 
 // The Inode of an open object (O_PATH will do), told or not.
 Result<InodeRef> identify_object(Volume& volume, std::uint32_t directory, int fd,
@@ -52,6 +56,14 @@ Ending tell_name(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const
                  Inode& object);
 // One of the volume's directories; the conditions of tell_entry().
 Ending tell_root(Volume& volume, Turn& turn, Inode& root, Telling telling);
+
+// What tell_entry() and tell_root() log, for standbys that were told before and do not have it so;
+// nothing is noted of the object. The same conditions.
+Ending repeat_entry(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const char* name,
+                    Inode& object);
+Ending repeat_root(Volume& volume, Turn& turn, Inode& root);
+
+Result<std::string> link_target(int fd);
 
 // Counts, and says with its path, what was told because it was changed before this reign.
 void report_change(Volume& volume, int parent_fd, const char* name, Telling telling);

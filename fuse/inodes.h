@@ -52,6 +52,11 @@ struct Inode {
     std::atomic<Knowledge> capability{Knowledge::kUnknown};   // security.capability
     std::atomic<Knowledge> default_acl{Knowledge::kUnknown};  // of a directory
 
+    // Counts what may have changed it, so that who looked at it without the lock can tell whether
+    // that is still so: equal under the lock before and after.
+    std::atomic<std::uint32_t> changes{0};
+    std::atomic<std::uint32_t> tellings{0};  // how often it was told by an AdoptOp
+
     DescriptorSlot slot;  // fuse/descriptors' own
 
    private:

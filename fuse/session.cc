@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
 #include <thread>
 
 #include "fuse/finder.h"
@@ -16,6 +17,7 @@
 #include "fuse/mount.h"
 #include "fuse/orphans.h"
 #include "fuse/reconcile.h"
+#include "fuse/verifier.h"
 #include "fuse/volume.h"
 #include "journal/clock.h"
 
@@ -75,11 +77,18 @@ struct Overlay::Parts {
     Status mount();
     void begin_walk();
     void end();
+    [[nodiscard]] std::uint64_t all_standbys() const {
+        return (std::uint64_t{1} << options.standby_count) - 1;
+    }
 
     Volume volume;
     OverlayOptions options;
     Service service;
     std::unique_ptr<Walker> walker;
+    std::unique_ptr<Verifier> verifier;
+    std::mutex reseed_mutex;      // protects the next two; one begin_reseed() at a time
+    Contents contents{};          // of the round that is going on, or of the last one
+    std::uint64_t told_anew = 0;  // whom it is for
     fuse_session* session = nullptr;
     std::thread loop;
     bool mounted = false;
@@ -101,6 +110,7 @@ Status Overlay::Parts::open_directory(Directory& directory, std::uint32_t index)
 
 Status Overlay::Parts::open_directories() {
     volume.generation = options.generation;
+    volume.by_hash = !options.seeded && options.contents == Contents::kByHash;
     volume.unchanged_before = raw(volume.journal.predecessor().unchanged_before);
     volume.reign_began = raw(file_clock());
     if (volume.journal.predecessor().end.value > 0)
@@ -170,12 +180,20 @@ Status Overlay::Parts::mount() {
 
 void Overlay::Parts::begin_walk() {
     if (begun.exchange(true)) return;
-    walker->begin(options.seeded ? Walker::Round::kChanges : Walker::Round::kSeed);
+    const std::lock_guard lock{reseed_mutex};
+    contents = options.seeded ? Contents::kWhole : options.contents;
+    // Also those that were told everything before this start may lack what changed underneath.
+    told_anew = all_standbys();
+    if (options.seeded)
+        walker->begin(Walker::Round::kChanges);
+    else
+        walker->begin(Walker::Round::kSeed, contents, told_anew);
 }
 
 void Overlay::Parts::end() {
     if (session != nullptr) fuse_session_exit(session);
     if (loop.joinable()) loop.join();
+    if (verifier) verifier->stop("the volume goes down");
     if (walker) walker->stop();
     volume.pool.stop();
     if (session != nullptr) fuse_session_destroy(session);
@@ -189,6 +207,7 @@ void Overlay::Parts::end() {
 Overlay::Parts::~Parts() {
     if (mounted) (void)unmount_fuse(options.mountpoint);
     end();
+    verifier.reset();
     walker.reset();
     volume.directories.clear();
 }
@@ -204,7 +223,15 @@ Result<std::unique_ptr<Overlay>> Overlay::start(const OverlayOptions& options, J
     TS_TRY(parts->open_directories());
     TS_TRY(parts->tell_roots());
     TS_TRY(reconcile(parts->volume));
-    parts->walker = std::make_unique<Walker>(parts->volume, options.standby_count);
+    TS_ASSERT(options.standby_count < kMostStandbys);
+    parts->walker = std::make_unique<Walker>(parts->volume,
+                                             Walker::Options{.standby_count = options.standby_count,
+                                                             .rate_limit = options.rate_limit,
+                                                             .hurry = options.hurry});
+    parts->verifier =
+        std::make_unique<Verifier>(parts->volume, Verifier::Setup{.standbys = parts->all_standbys(),
+                                                                  .rate_limit = options.rate_limit,
+                                                                  .hurry = options.hurry});
     parts->volume.walk = parts->walker.get();
     // Before the first request, so that it counts as walking from the start.
     parts->volume.walking = parts->volume.in_round = true;
@@ -222,18 +249,53 @@ WalkProgress Overlay::walk() const { return parts_->walker->progress(); }
 
 bool Overlay::walking() const { return parts_->volume.walking; }
 
-Lsn Overlay::begin_reseed(std::uint32_t generation) {
+Lsn Overlay::begin_reseed(std::uint32_t generation, Contents contents, std::uint32_t standby) {
     Volume& volume = parts_->volume;
+    const std::lock_guard one_at_a_time{parts_->reseed_mutex};
+    const bool owed = volume.in_round;  // true also before the first walk has begun
+    if (!owed) parts_->told_anew = 0;
+    if (owed && !parts_->begun) parts_->told_anew = parts_->all_standbys();
+    const bool by_hash =
+        parts_->begun ? parts_->contents == Contents::kByHash : volume.by_hash.load();
+    if (owed && by_hash) contents = Contents::kByHash;
+    parts_->told_anew |= std::uint64_t{1} << standby;
+    parts_->contents = contents;
     volume.gate.close();
     volume.generation = generation;
+    volume.by_hash = contents == Contents::kByHash;
     volume.suspicion = Volume::Suspicion::kNone;
     volume.walking = volume.in_round = true;
     const Lsn from = volume.journal.appended() + 1;
     volume.gate.open();
     parts_->begun = true;
-    parts_->walker->begin(Walker::Round::kSeed);
+    parts_->walker->begin(Walker::Round::kSeed, contents, parts_->told_anew);
     return from;
 }
+
+void Overlay::session_began(std::uint32_t standby) {
+    parts_->walker->book().session_began(standby);
+    parts_->verifier->book().session_began(standby);
+}
+
+void Overlay::heard_findings(std::uint32_t standby, const std::vector<Finding>& findings) {
+    parts_->walker->book().heard_findings(standby, findings);
+    parts_->verifier->book().heard_findings(standby, findings);
+}
+
+void Overlay::heard_applied(std::uint32_t standby, Lsn lsn) {
+    parts_->walker->book().heard_applied(standby, lsn);
+    parts_->verifier->book().heard_applied(standby, lsn);
+}
+
+Status Overlay::begin_verify(const VerifyOptions& options) {
+    if (parts_->volume.walking)
+        return make_error(EAGAIN, "compare what has not been told to the standbys yet");
+    return parts_->verifier->begin(options);
+}
+
+void Overlay::cancel_verify(const std::string& why) { parts_->verifier->cancel(why); }
+
+VerifyReport Overlay::verify_report() const { return parts_->verifier->report(); }
 
 Result<Marked> Overlay::mark(const MarkWish& wish) { return append_mark(parts_->volume, wish); }
 

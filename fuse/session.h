@@ -8,13 +8,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "fuse/mark.h"
 #include "fuse/process.h"
+#include "fuse/verify.h"
 #include "fuse/walker.h"
+#include "journal/finding.h"
 #include "journal/journal.h"
 #include "journal/result.h"
 
@@ -35,6 +38,13 @@ struct OverlayOptions {
     std::uint32_t generation = 1;     // of the seed in progress, or of the last one
     bool seeded = false;              // that seed is complete
     std::uint32_t standby_count = 1;  // the walker keeps in step with so many
+    // How a seed in progress (not `seeded`) tells contents. If in doubt by hash: correct for an
+    // empty standby too, but slower.
+    Contents contents = Contents::kByHash;
+    std::uint64_t rate_limit = 0;  // bytes a second of walks and verifies; 0: none
+    // Somebody waits for the answers to the checks up to here: asks the standbys to hurry. Never
+    // waits. Any thread of the overlay's, not before in_place() or begin_reseed().
+    std::function<void(Lsn)> hurry;
 };
 
 class Overlay {
@@ -54,9 +64,27 @@ class Overlay {
     [[nodiscard]] WalkProgress walk() const;
     // Objects are not known to the standbys as they are; a reign must not be closed as clean then.
     [[nodiscard]] bool walking() const;
-    // All standbys start from nothing: everything is told again. Records from the returned Lsn on
-    // are enough for them.
-    Lsn begin_reseed(std::uint32_t generation);
+    // Everything is told again, because `standby` starts from nothing (kWhole), or has a tree that
+    // is of no known position (kByHash). Records from the returned Lsn on are enough for it, and
+    // harmless for the others. What an unfinished one before it owed to other standbys, this one
+    // does. The round does not end before every standby that it is for has answered.
+    Lsn begin_reseed(std::uint32_t generation, Contents contents, std::uint32_t standby);
+
+    // --- what the links hear (SenderOptions::on_session, on_findings, on_applied). They take no
+    // time. Of one standby in the order in which it said so, a session's first, before anything
+    // that was sent in it can be answered.
+    void session_began(std::uint32_t standby);
+    void heard_findings(std::uint32_t standby, const std::vector<Finding>& findings);
+    void heard_applied(std::uint32_t standby, Lsn lsn);
+
+    // --- verify: one at a time
+    // Begins one. EBUSY: another is running; EAGAIN: the standbys have not been told everything
+    // yet; ENOENT: no such path in the volume; each with a text.
+    Status begin_verify(const VerifyOptions& options);
+    // Asks it to end; `why` becomes its failure.
+    void cancel_verify(const std::string& why);
+    // Of the one that runs, or of the last one.
+    [[nodiscard]] VerifyReport verify_report() const;
     // Names the position that the journal is at now (fuse/mark.h). Not durable yet when it returns.
     Result<Marked> mark(const MarkWish& wish);
 

@@ -15,14 +15,6 @@ namespace {
 
 constexpr std::uint64_t kChangesNamed = 20;
 
-Result<std::string> link_target(int fd) {
-    std::string target(PATH_MAX, '\0');
-    const ssize_t size = ::readlinkat(fd, "", target.data(), target.size());
-    if (size < 0) return plain(errno);
-    target.resize(static_cast<std::size_t>(size));
-    return target;
-}
-
 std::string path_of(int dir_fd, const char* name) {
     std::string path(PATH_MAX, '\0');
     const ssize_t size = ::readlink(ProcPath{dir_fd}.c_str(), path.data(), path.size());
@@ -67,9 +59,9 @@ Ending note_told(Volume& volume, int fd, Inode& object, Telling telling) {
     // it.
     const bool made_underneath =
         volume.suspicion == Volume::Suspicion::kSet && object.generation != generation;
-    const bool has_content =
-        object.type == S_IFREG ||
-        (object.type == S_IFDIR && (telling == Telling::kAgain || made_underneath));
+    const bool has_content = object.type == S_IFREG ||
+                             (object.type == S_IFDIR &&
+                              (telling == Telling::kAgain || made_underneath || volume.by_hash));
     TS_FAULT(walker_told);
     const Status written = keep_identity(fd, {.object = object.id,
                                               .generation = generation,
@@ -78,6 +70,7 @@ Ending note_told(Volume& volume, int fd, Inode& object, Telling telling) {
     if (!written.ok()) return written.error().code;
     object.complete = !has_content;
     object.suspect = false;
+    object.tellings.fetch_add(1, std::memory_order_relaxed);
     object.generation.store(generation, std::memory_order_release);
     if (has_content && volume.walk != nullptr && !volume.in_round) volume.walk->revisit(object);
     return Ending::done();
@@ -98,6 +91,14 @@ Result<std::string> name_in_parent(int fd, const Inode& directory, int parent_fd
 
 }  // namespace
 
+Result<std::string> link_target(int fd) {
+    std::string target(PATH_MAX, '\0');
+    const ssize_t size = ::readlinkat(fd, "", target.data(), target.size());
+    if (size < 0) return plain(errno);
+    target.resize(static_cast<std::size_t>(size));
+    return target;
+}
+
 Status keep_identity(int fd, const Identity& identity) {
     Status written = write_identity(fd, identity);
     if (written.ok()) return {};
@@ -113,11 +114,11 @@ Status keep_identity(int fd, const Identity& identity) {
     }
 }
 
-Ending tell_entry(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const char* name,
-                  Inode& object, Telling telling) {
-    const Fd fd{::openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)};
-    if (!fd.valid()) return errno;
-    auto told = look(fd.get());
+namespace {
+
+Ending append_entry(Volume& volume, Turn& turn, Inode& parent, int fd, const char* name,
+                    Inode& object) {
+    auto told = look(fd);
     if (!told.ok()) return told.error().code;
     if (told->now.stx_ino != object.number) return Ending::busy();  // replaced meanwhile
     const std::string_view entry{name};
@@ -131,7 +132,38 @@ Ending tell_entry(Volume& volume, Turn& turn, Inode& parent, int parent_fd, cons
                         .device = device_of(told->now),
                         .target = told->target});
     log_xattrs(turn, object, *told);
+    return Ending::done();
+}
+
+}  // namespace
+
+Ending tell_entry(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const char* name,
+                  Inode& object, Telling telling) {
+    const Fd fd{::openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)};
+    if (!fd.valid()) return errno;
+    const Ending appended = append_entry(volume, turn, parent, fd.get(), name, object);
+    if (!appended.is_done()) return appended;
     return note_told(volume, fd.get(), object, telling);
+}
+
+Ending repeat_entry(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const char* name,
+                    Inode& object) {
+    const Fd fd{::openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)};
+    if (!fd.valid()) return errno;
+    return append_entry(volume, turn, parent, fd.get(), name, object);
+}
+
+Ending repeat_root(Volume& volume, Turn& turn, Inode& root) {
+    const Directory& directory = volume.directories[root.directory];
+    auto told = look(directory.backing_fd);
+    if (!told.ok()) return told.error().code;
+    const Ending credit = take_credit_for(volume, turn, *told, directory.path.size());
+    if (!credit.is_done()) return credit;
+    volume.touch(root);
+    turn.append(DirectoryOp{
+        .object = root.id, .path = directory.path, .attributes = attributes_of(told->now)});
+    log_xattrs(turn, root, *told);
+    return Ending::done();
 }
 
 void report_change(Volume& volume, int parent_fd, const char* name, Telling telling) {
@@ -172,16 +204,9 @@ Ending tell_name(Volume& volume, Turn& turn, Inode& parent, int parent_fd, const
 }
 
 Ending tell_root(Volume& volume, Turn& turn, Inode& root, Telling telling) {
-    const Directory& directory = volume.directories[root.directory];
-    auto told = look(directory.backing_fd);
-    if (!told.ok()) return told.error().code;
-    const Ending credit = take_credit_for(volume, turn, *told, directory.path.size());
-    if (!credit.is_done()) return credit;
-    volume.touch(root);
-    turn.append(DirectoryOp{
-        .object = root.id, .path = directory.path, .attributes = attributes_of(told->now)});
-    log_xattrs(turn, root, *told);
-    return note_told(volume, directory.backing_fd, root, telling);
+    const Ending repeated = repeat_root(volume, turn, root);
+    if (!repeated.is_done()) return repeated;
+    return note_told(volume, volume.backing_fd(root), root, telling);
 }
 
 Ending ensure_directory_told(Volume& volume, Turn& turn, Inode& directory) {

@@ -84,6 +84,9 @@ struct Volume {
     std::atomic<bool> walking{false};
     // It goes through everything, and so comes to whatever is told meanwhile.
     std::atomic<bool> in_round{false};
+    // The seed is for standbys that have a tree already: they must be told what a directory does
+    // not have, too. Changed as `generation` is.
+    std::atomic<bool> by_hash{false};
     WalkQueue* walk = nullptr;
     KnownNames names;  // while walking
 

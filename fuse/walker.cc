@@ -26,17 +26,35 @@ bool is_dots(const char* name) {
 
 }  // namespace
 
-Walker::Walker(Volume& volume, std::uint32_t standby_count)
-    : volume_(volume), standby_count_(standby_count) {
+Walker::Walker(Volume& volume, Options options)
+    : volume_(volume),
+      options_(std::move(options)),
+      rate_(options_.rate_limit),
+      comparison_(volume, hooks()) {
     thread_ = std::thread{[this] { run(); }};
 }
 
-void Walker::begin(Round round) {
+ComparisonHooks Walker::hooks() {
+    return {.interrupted = [this] { return interrupted(); },
+            .throttle = [this](Lsn lsn, std::uint64_t bytes) { throttle(lsn, bytes); },
+            .hurry =
+                [this](Lsn lsn) {
+                    volume_.journal.push();
+                    if (options_.hurry) options_.hurry(lsn);
+                },
+            .compared = [this](std::uint64_t bytes) { counters_.bytes_done += bytes; },
+            .differed = [this](std::uint64_t bytes) { counters_.bytes_different += bytes; },
+            .failed = [this](int error) { note_failure("compare", "a file", error); }};
+}
+
+void Walker::begin(Round round, Contents contents, std::uint64_t standbys) {
     std::vector<Visit> dropped;  // after the lock is free
     const std::lock_guard lock{mutex_};
     dropped.swap(queue_);
     wanted_ = true;
     round_ = round;
+    contents_ = contents;
+    standbys_ = standbys;
     complete_ = false;
     running_ = true;
     restart_ = in_round_;
@@ -87,7 +105,24 @@ WalkProgress Walker::progress() const {
         .bytes_done = counters_.bytes_done,
         .bytes_total = std::max(counters_.bytes_total.load(), counters_.bytes_done.load()),
         .found_changed = volume_.found_changed,
-        .failed = counters_.failed};
+        .failed = counters_.failed,
+        .by_hash = running_ && round_ == Round::kSeed && contents_ == Contents::kByHash,
+        .bytes_different = counters_.bytes_different,
+        .seconds_left = seconds_left()};
+}
+
+// By what has been done since the round began. An object counts as much as a small file.
+std::optional<double> Walker::seconds_left() const {
+    constexpr double kObjectBytes = 8192;
+    if (!running_ || round_ != Round::kSeed || !in_round_) return std::nullopt;
+    const auto sum = [](std::uint64_t objects, std::uint64_t bytes) {
+        return static_cast<double>(objects) * kObjectBytes + static_cast<double>(bytes);
+    };
+    const double done = sum(counters_.objects_done, counters_.bytes_done);
+    const double total = sum(counters_.objects_total, counters_.bytes_total);
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - began_;
+    if (done <= 0 || passed.count() < 1) return std::nullopt;
+    return std::max(0.0, total - done) / done * passed.count();
 }
 
 bool Walker::interrupted() const { return stopping_ || restart_ || volume_.journal.failure() != 0; }
@@ -103,6 +138,9 @@ void Walker::run() {
             wanted_ = false;
             in_round_ = true;
             restart_ = false;
+            began_ = std::chrono::steady_clock::now();
+            by_hash_ = contents_ == Contents::kByHash && round_ == Round::kSeed;
+            comparison_.begin(by_hash_ ? standbys_ : 0);
             lock.unlock();
             run_round();
             lock.lock();
@@ -121,7 +159,7 @@ void Walker::run() {
 void Walker::run_round() {
     round_generation_ = volume_.generation;
     counters_.objects_done = counters_.bytes_done = counters_.failed = 0;
-    counters_.objects_total = counters_.bytes_total = 0;
+    counters_.objects_total = counters_.bytes_total = counters_.bytes_different = 0;
     changed_.clear();
     touched_.clear();
     if (round_ == Round::kSeed) count_all();
@@ -209,7 +247,7 @@ void Walker::visit(const Visit& next) {
     }
     if ((*inode)->type == S_IFREG) {
         if (volume_.told(**inode) && !(*inode)->complete) {
-            const Status shipped = ship_content(**inode);
+            const Status shipped = tell_content(**inode);
             if (!shipped.ok()) note_failure("read", "a file", shipped.error().code);
         }
         return;
@@ -264,7 +302,7 @@ void Walker::visit_entry(const InodeRef& parent, const char* name, bool& told) {
         Status done;
         if (other_name) done = log_name_again(*parent, name, *found->inode);
         if (done.ok() && inode.type == S_IFREG && !inode.complete)
-            done = ship_content(*found->inode);
+            done = tell_content(*found->inode);
         if (!done.ok()) note_failure("read", name, done.error().code);
         ++counters_.objects_done;
         if (was_complete && inode.type == S_IFREG)
@@ -299,6 +337,7 @@ void Walker::settle_directories() {
 void Walker::finish_round() {
     for (;;) {
         visit_queued();
+        comparison_.settle();
         settle_directories();
         if (interrupted()) return;
         if (counters_.failed > 0) break;
@@ -309,7 +348,8 @@ void Walker::finish_round() {
         if (repeat_.exchange(false)) queue_roots();
         if (!queue_.empty()) continue;  // something was moved meanwhile
         volume_.suspicion = Volume::Suspicion::kNone;
-        volume_.walking = volume_.in_round = false;
+        volume_.walking = volume_.in_round = volume_.by_hash = false;
+        by_hash_ = false;
         running_ = false;
         complete_ = true;
         lock.unlock();
@@ -332,13 +372,15 @@ void Walker::note_failure(const char* what, const char* name, int error) {
     spdlog::error("could not {} {}: {}", what, name, std::strerror(error));  // NOLINT
 }
 
-void Walker::pause(std::chrono::milliseconds time) {
+void Walker::pause(Nanoseconds time) {
     std::unique_lock lock{mutex_};
     wake_.wait_for(lock, time, [this] { return interrupted(); });
 }
 
 // Leaves most of the frames to others, and never runs far ahead of a standby.
 void Walker::throttle(Lsn lsn, std::size_t bytes) {
+    const Nanoseconds wait = rate_.take(bytes, std::chrono::steady_clock::now());
+    if (wait > Nanoseconds{0}) pause(wait);
     if (lsn.value == 0) return;
     unsynced_bytes_ += bytes;
     if (unsynced_bytes_ < kThrottleStep) return;
@@ -347,7 +389,7 @@ void Walker::throttle(Lsn lsn, std::size_t bytes) {
     if (!volume_.journal.make_durable(lsn).ok() || sent_.size() < kThrottleSteps) return;
     const Lsn behind = sent_.front();
     sent_.pop_front();
-    for (std::uint32_t standby = 0; standby < standby_count_; ++standby)
+    for (std::uint32_t standby = 0; standby < options_.standby_count; ++standby)
         while (volume_.journal.commit().standby(standby) < behind && !interrupted()) pause(kPause);
 }
 

@@ -19,11 +19,15 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "fuse/comparison.h"
 #include "fuse/finder.h"
+#include "fuse/rate_limit.h"
 #include "fuse/volume.h"
 
 namespace twinspool {
@@ -36,25 +40,33 @@ struct WalkProgress {
     std::uint64_t objects_total = 0;
     std::uint64_t bytes_done = 0;
     std::uint64_t bytes_total = 0;
-    std::uint64_t found_changed = 0;  // objects that were changed while nothing was mounted
-    std::uint64_t failed = 0;         // objects that could not be read; tried again
+    std::uint64_t found_changed = 0;          // objects that were changed while nothing was mounted
+    std::uint64_t failed = 0;                 // objects that could not be read; tried again
+    bool by_hash = false;                     // the seed is a resync
+    std::uint64_t bytes_different = 0;        // of contents, that a standby did not have so
+    std::optional<double> seconds_left = {};  // while it runs, once there is a rate to go by
 };
-
-// The object or entry has gone meanwhile, or is not shown.
-inline bool is_gone(int error) { return error == ENOENT || error == ESTALE || error == EXDEV; }
 
 class Walker final : public WalkQueue {
    public:
     enum class Round : std::uint8_t { kChanges, kSeed };
-    Walker(Volume& volume, std::uint32_t standby_count);
+    struct Options {
+        std::uint32_t standby_count = 0;
+        std::uint64_t rate_limit = 0;         // bytes a second; 0: none
+        std::function<void(Lsn)> hurry = {};  // see OverlayOptions
+    };
+    Walker(Volume& volume, Options options);
     ~Walker() override { stop(); }
 
-    // Begins a round; one that is going on is given up for it.
-    void begin(Round round);
+    // Begins a round; one that is going on is given up for it. `standbys` (bits) must answer if
+    // contents are told by hash.
+    void begin(Round round, Contents contents = Contents::kWhole, std::uint64_t standbys = 0);
     void stop();
     void revisit(const Inode& inode) override;
     void repeat() override;
     [[nodiscard]] WalkProgress progress() const;
+    // For what the links hear.
+    [[nodiscard]] Checkbook& book() { return comparison_.book(); }
 
    private:
     struct Visit {
@@ -66,7 +78,7 @@ class Walker final : public WalkQueue {
     struct Counters {
         std::atomic<std::uint64_t> objects_done{0}, objects_total{0};
         std::atomic<std::uint64_t> bytes_done{0}, bytes_total{0};
-        std::atomic<std::uint64_t> failed{0};
+        std::atomic<std::uint64_t> failed{0}, bytes_different{0};
     };
     static Visit visit_of(const Inode& inode) {
         return {.object = inode.id, .directory = inode.directory, .handle = inode.handle};
@@ -82,6 +94,8 @@ class Walker final : public WalkQueue {
     // What find_entry() and its like need, on a thread that may wait.
     void visit_entry(const InodeRef& parent, const char* name, bool& told);
     Status log_name_again(Inode& parent, const char* name, Inode& object);
+    [[nodiscard]] ComparisonHooks hooks();
+    Status tell_content(Inode& file);
     Status ship_content(Inode& file);
     Status ship_chunk(Inode& file, int fd, std::uint64_t& offset, bool& at_end);
     Status state_entries(const Visit& directory);
@@ -92,11 +106,12 @@ class Walker final : public WalkQueue {
     Result<InodeRef> open_visit(const Visit& visit);
     void note_failure(const char* what, const char* name, int error);
     void throttle(Lsn lsn, std::size_t bytes);
-    void pause(std::chrono::milliseconds time);
+    void pause(Nanoseconds time);
+    [[nodiscard]] std::optional<double> seconds_left() const;  // mutex_ held
     [[nodiscard]] bool interrupted() const;
 
     Volume& volume_;
-    const std::uint32_t standby_count_;
+    const Options options_;
     Counters counters_;
 
     mutable std::mutex mutex_;
@@ -104,6 +119,9 @@ class Walker final : public WalkQueue {
     std::vector<Visit> queue_;  // a stack, so that a whole directory's is not kept for long
     bool wanted_ = false;       // a round is to begin
     Round round_ = Round::kChanges;
+    Contents contents_ = Contents::kWhole;
+    std::uint64_t standbys_ = 0;
+    std::chrono::steady_clock::time_point began_;
     bool in_round_ = false;
     bool complete_ = false;
     bool running_ = false;
@@ -114,6 +132,9 @@ class Walker final : public WalkQueue {
     std::vector<Visit> touched_;  // directories whose mtime is to be logged
     std::size_t unsynced_bytes_ = 0;
     std::deque<Lsn> sent_;  // a position for each kThrottleStep appended
+    RateLimit rate_;
+    bool by_hash_ = false;  // this round's contents
+    Comparison comparison_;
 
     std::atomic<bool> stopping_{false};
     std::atomic<bool> restart_{false};

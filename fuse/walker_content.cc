@@ -15,26 +15,6 @@ namespace {
 
 constexpr std::size_t kNamesBytes = 64 * 1024;
 
-// What `fd` holds from `offset` on: where data begins and how much of it comes in one piece.
-struct Piece {
-    std::uint64_t offset = 0;
-    std::size_t size = 0;
-};
-Result<Piece> next_piece(int fd, std::uint64_t from, std::uint64_t file_size) {
-    if (from >= file_size) return Piece{.offset = file_size, .size = 0};
-    off_t start = ::lseek(fd, static_cast<off_t>(from), SEEK_DATA);
-    if (start < 0 && errno == ENXIO) return Piece{.offset = file_size, .size = 0};
-    if (start < 0) start = static_cast<off_t>(from);  // a file system without that: all is data
-    off_t stop = ::lseek(fd, start, SEEK_HOLE);
-    if (stop < 0) stop = static_cast<off_t>(file_size);
-    const std::uint64_t end = std::min(static_cast<std::uint64_t>(stop), file_size);
-    const auto begin = static_cast<std::uint64_t>(start);
-    if (begin >= end) return Piece{.offset = file_size, .size = 0};
-    return Piece{
-        .offset = begin,
-        .size = static_cast<std::size_t>(std::min<std::uint64_t>(end - begin, kMaxDataBytes))};
-}
-
 std::vector<std::byte>& chunk_buffer() {
     thread_local std::vector<std::byte> buffer(kMaxDataBytes);
     return buffer;
@@ -96,6 +76,11 @@ Status Walker::log_name_again(Inode& parent, const char* name, Inode& object) {
     turn.append(LinkOp{
         .object = object.id, .parent = parent.id, .name = entry, .parent_mtime = mtime_of(above)});
     return {};
+}
+
+Status Walker::tell_content(Inode& file) {
+    if (by_hash_) return comparison_.compare(volume_.inodes.find(file.id));
+    return ship_content(file);
 }
 
 Status Walker::ship_content(Inode& file) {

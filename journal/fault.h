@@ -22,6 +22,7 @@
     X(recovery_replayed)     /* sealed frames of the tail are in the segment again */            \
     X(recovery_noted)        /* noted operations are logged again, mount not up */               \
     X(walker_told)           /* an object is told, its content not yet */                        \
+    X(resync_answered)       /* a standby has said what differs, nothing is logged of it yet */  \
     X(walker_finished)       /* the walk is complete, "seeded" not logged */                     \
     X(sender_greeted)        /* the standby has been called, and has not answered */             \
     X(sender_welcomed)       /* the standby has been told where to go on, no frame is sent */    \

@@ -138,7 +138,10 @@ void Catalogue::doom(Lsn number) {
     if (const auto it = snapshots_.find(number); it != snapshots_.end()) it->second.doomed = true;
 }
 
-void Catalogue::destroy(Lsn number) { snapshots_.erase(number); }
+void Catalogue::destroy(Lsn number) {
+    snapshots_.erase(number);
+    if (telling_.before_resync == number.value) telling_.before_resync = 0;
+}
 
 // It holds whether or not what is not committed is dropped: it has been said elsewhere.
 void Catalogue::break_upto(Lsn last) {

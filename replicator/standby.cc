@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "replicator/standby.h"
 
+#include <array>
+
 #include "replicator/local.h"
 
 namespace twinspool {
+
+std::string_view spell(StandbyState state) {
+    constexpr std::array<std::string_view, 5> kWords{"empty", "seeding", "resyncing", "behind",
+                                                     "in-sync"};
+    return kWords[static_cast<std::size_t>(state)];
+}
 
 Status serve_standby(const StandbyStore& store) {
     const auto transport = socket_transport(Fd{kStandbySocket});

@@ -17,6 +17,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::chrono::hours kLongest{24};  // "for ever" would not fit into a point of time
+
 class TcpConnector final : public Connector {
    public:
     TcpConnector(HostAddress address, const LinkSecret& secret, Nanoseconds within)
@@ -46,7 +48,7 @@ class TcpConnector final : public Connector {
 
 Result<std::shared_ptr<LinkTransport>> TcpConnector::connect() {
     const std::string name = spell_with_port(address_);
-    const Deadline deadline = Clock::now() + within_;
+    const Deadline deadline = Clock::now() + std::min<Nanoseconds>(within_, kLongest);
     if (cancelled_.load()) return make_error(ECANCELED, "reach {}", name);
     if (!context_) {
         TS_ASSIGN(context_, TlsContext::make(secret_, TlsSide::kCalls));

@@ -59,7 +59,7 @@ class TcpListener {
         HostAddress address;  // where to listen; port 0: any (tests)
         LinkSecret secret;
         // A connection that did not become a link: from where, and why. From any thread.
-        // Not for long: it holds up the handshakes of others.
+        // It holds up the handshakes of others, and must not call stop().
         std::function<void(const std::string& from, const std::string& why)> refused;
         Nanoseconds handshake_within = kHandshakeWithin;
         std::size_t max_handshakes = kMaxHandshakes;

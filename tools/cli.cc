@@ -36,8 +36,10 @@ struct CommandLine {
     RestoreArguments restore;
     DiffArguments diff;
     LogArguments log;
+    VerifyArguments verify;
     std::string second;  // an argument that may be left out
     std::vector<std::string> files;
+    StandbyDaemonArguments standby_daemon;
     StandbyProcessArguments standby_process;
     DaemonArguments daemon;
     ViewArguments view;
@@ -220,15 +222,50 @@ void add_comparison(CLI::App& app, CommandLine& line) {
     log->add_flag("--json", line.log.json, "For programs");
 }
 
+void add_verify(CLI::App& app, CommandLine& line) {
+    CLI::App* verify = command(
+        app, line, "verify",
+        "Compares both sides of a volume by hash, with all attributes, while everything goes on. "
+        "Exit code 0 if nothing differs, or all that differed is repaired; 3 if something differs, "
+        "or it cannot be done now; 1 if it did not come to its end",
+        "twinspool verify mail --repair --rate 50MiB", [&line] { return run_verify(line.verify); });
+    verify->add_option("VOLUME", line.verify.volume, kVolumeHelp)->required();
+    verify->add_flag("--repair", line.verify.repair,
+                     "Brings the standby to what the primary has, and looks once more");
+    verify->add_option("--path", line.verify.path, "Only this and what is below it")
+        ->type_name("PATH");
+    verify->add_option("--rate", line.verify.rate, "Read so much a second at most, like 50MiB")
+        ->type_name("SIZE");
+    verify->add_flag("--json", line.verify.json, "For programs");
+}
+
 void add_tools(CLI::App& app, CommandLine& line) {
-    CLI::App* standby =
-        command(app, line, "standby", "Works on the standby of a volume that is down",
-                "twinspool standby mail --once", [&line] { return run_standby(line.standby); });
+    CLI::App* standby = command(
+        app, line, "standby",
+        "Makes this host a standby of a volume: listens for its primary, until `twinspool down`. "
+        "Or, with --once, works on a standby of this machine while the volume is down",
+        "twinspool standby mail\n  twinspool standby mail --once --tail", [&line] {
+            line.standby.host = if_given(line.second);
+            return run_standby(line.standby);
+        });
     standby->add_option("VOLUME", line.standby.volume, kVolumeHelp)->required();
-    standby->add_flag("--once", line.standby.once, "Recover it, apply what is committed, and end")
-        ->required();
-    standby->add_flag("--tail", line.standby.tail,
-                      "Apply also what is durable there beyond that, as a promotion would");
+    standby
+        ->add_option("--listen", line.standby.listen,
+                     "Where to listen, instead of at any address and the port of its [[standby]]")
+        ->type_name("ADDR[:PORT]");
+    standby
+        ->add_option("--host", line.second,
+                     "Which [[standby]] of several this machine is, by its `host`")
+        ->type_name("NAME");
+    standby->add_flag("--foreground", line.standby.foreground, "Stay until it goes down");
+    CLI::Option* once = standby->add_flag("--once", line.standby.once,
+                                          "Recover it, apply what is committed, and end");
+    standby
+        ->add_flag("--tail", line.standby.tail,
+                   "Apply also what is durable there beyond that, as a promotion would")
+        ->needs(once);
+    for (const char* other : {"--listen", "--host", "--foreground"})
+        once->excludes(standby->get_option(other));
 
     CLI::App* journal = app.add_subcommand("journal", "Looks into the journal");
     journal->require_subcommand(1);
@@ -251,6 +288,12 @@ void add_hidden(CLI::App& app, CommandLine& line) {
     view->add_option("VOLUME@NAME", line.view.point)->required();
     view->add_option("DIR", line.view.directory)->required();
     view->add_option("--ready-fd", line.view.ready_fd)->required();
+    CLI::App* host = command(app, line, kStandbyDaemonCommand, "The daemon of a standby", "",
+                             [&line] { return run_standby_daemon(line.standby_daemon); });
+    host->group("");
+    host->add_option("VOLUME", line.standby_daemon.volume)->required();
+    host->add_option("--listen", line.standby_daemon.listen)->required();
+    host->add_option("--ready-fd", line.standby_daemon.ready_fd)->required();
     CLI::App* standby =
         command(app, line, kStandbyProcessCommand, "The standby; started by the daemon", "",
                 [&line] { return run_standby_process(line.standby_process); });
@@ -324,6 +367,7 @@ int run_command_line(int argc, char** argv) {
     add_snapshots(app, line);
     add_restore(app, line);
     add_comparison(app, line);
+    add_verify(app, line);
     add_tools(app, line);
     add_hidden(app, line);
     return parse_and_run(app, line, argc, argv);

@@ -48,6 +48,9 @@ Outcome<ExitCode> run_wait(const WaitArguments& arguments);
 
 struct StandbyArguments {
     std::string volume;
+    std::string listen;               // ADDR[:PORT]; empty: any address, the port of its entry
+    std::optional<std::string> host;  // which [[standby]] this machine is
+    bool foreground = false;
     bool once = false;
     bool tail = false;
 };
@@ -109,6 +112,15 @@ struct LogArguments {
 };
 Outcome<ExitCode> run_log(const LogArguments& arguments);
 
+struct VerifyArguments {
+    std::string volume;
+    std::string path;
+    std::string rate;  // bytes a second, as sizes are written; empty: as configured
+    bool repair = false;
+    bool json = false;
+};
+Outcome<ExitCode> run_verify(const VerifyArguments& arguments);
+
 Outcome<ExitCode> run_export(const std::string& point);
 
 Outcome<ExitCode> run_journal_dump(const std::vector<std::string>& files);
@@ -127,6 +139,13 @@ struct ViewArguments {
     int ready_fd = -1;
 };
 Outcome<ExitCode> run_view(const ViewArguments& arguments);
+
+struct StandbyDaemonArguments {
+    std::string volume;
+    std::string listen;
+    int ready_fd = -1;
+};
+Outcome<ExitCode> run_standby_daemon(const StandbyDaemonArguments& arguments);
 
 struct StandbyProcessArguments {
     std::string volume;

@@ -163,6 +163,11 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(const std::string& r
     return std::unique_ptr<ControlServer>(new ControlServer(std::move(parts)));
 }
 
+Json not_understood(const Json& request) {
+    return {{"error", fmt::format("does not know the request {}",
+                                  request.dump(-1, ' ', false, Json::error_handler_t::replace))}};
+}
+
 Result<Json> ask_daemon(const std::string& run_directory, const Json& request) {
     TS_ASSIGN(const auto directory, open_directory(run_directory));
     TS_ASSIGN(const auto address, address_in(directory.get()));

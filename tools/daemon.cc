@@ -16,40 +16,24 @@
 #include "journal/clock.h"
 #include "tools/commands.h"
 #include "tools/control.h"
+#include "tools/daemon_signals.h"
 #include "tools/known_snapshots.h"
 #include "tools/launch.h"
 #include "tools/lock.h"
 #include "tools/log.h"
+#include "tools/metrics.h"
 #include "tools/paths.h"
 #include "tools/point.h"
 #include "tools/reign.h"
 #include "tools/schedule.h"
 #include "tools/starting.h"
+#include "tools/verifying.h"
 
 namespace twinspool {
 namespace {
 
-constexpr timespec kLookEvery{.tv_sec = 0, .tv_nsec = 50'000'000};
-
-sigset_t block_signals() {
-    sigset_t set;
-    ::sigemptyset(&set);
-    for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) ::sigaddset(&set, signal);
-    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-    ::signal(SIGPIPE, SIG_IGN);
-    ::signal(SIGHUP, SIG_IGN);
-    return set;
-}
-
-void end_process() { ::kill(::getpid(), SIGUSR1); }
-
 Json refusal(const Complaint& complaint) {
     return {{"error", complaint.sentence}, {"code", static_cast<int>(complaint.code)}};
-}
-
-Json not_understood(const Json& request) {
-    return {{"error", fmt::format("does not know the request {}",
-                                  request.dump(-1, ' ', false, Json::error_handler_t::replace))}};
 }
 
 Json answer_mark(Reign& reign, const Json& request, const Reign::GivenUp& given_up) {
@@ -79,18 +63,31 @@ Json answer_unmark(Reign& reign, const Json& request, const Reign::GivenUp& give
     return unmarked.ok() ? Json::object() : refusal(unmarked.error());
 }
 
-Json answer(Reign& reign, const Schedule& schedule, const Json& request, const Asker& asker) {
-    const auto command = request.value("command", std::string{});
-    const auto given_up = [&] { return asker.gone(); };
-    if (command == "status") {
+struct Daemon {
+    Reign& reign;
+    Schedule& schedule;
+    Verifying& verifying;
+
+    [[nodiscard]] Json status() const {
         auto status = reign.status();
         status["snapshots"]["schedule"] = schedule.status();
+        status["verify"] = verifying.status();
         return status;
     }
+};
+
+Json answer(const Daemon& daemon, const Json& request, const Asker& asker) {
+    Reign& reign = daemon.reign;
+    const auto command = request.value("command", std::string{});
+    const auto given_up = [&] { return asker.gone(); };
+    if (command == "status") return daemon.status();
     if (command == "snapshots") {
         const auto snapshots = reign.snapshots();
         return snapshots ? snapshots_answer(*snapshots) : Json::object();
     }
+    if (command == "verify-begin") return daemon.verifying.begin(request);
+    if (command == "verify-progress") return daemon.verifying.progress(request);
+    if (command == "verify-cancel") return daemon.verifying.cancel(request);
     if (command == "flush") return {{"shortfall", reign.flush(given_up)}};
     if (command == "mark" || command == "may-mark") return answer_mark(reign, request, given_up);
     if (command == "unmark") return answer_unmark(reign, request, given_up);
@@ -105,7 +102,7 @@ Json answer(Reign& reign, const Schedule& schedule, const Json& request, const A
     if (command == "end") {
         const auto ended = reign.end();
         if (!ended.ok()) return {{"error", ended.error().sentence}};
-        end_process();
+        DaemonSignals::end();
         return {{"code", static_cast<int>(ended.value().code)},
                 {"shortfall", ended.value().shortfall}};
     }
@@ -142,20 +139,22 @@ class DownCommand {
     pid_t pid_ = 0;
 };
 
-void serve(Reign& reign, Schedule& schedule, const std::string& volume, const sigset_t& signals,
+void serve(const Daemon& daemon, const std::string& volume, const DaemonSignals& signals,
            StartReport& report) {
     DownCommand down;
     for (bool reported = false;;) {
-        const int signal = ::sigtimedwait(&signals, nullptr, &kLookEvery);
+        const int signal = signals.next();
         if (signal == SIGUSR1) return;
         if (signal == SIGTERM || signal == SIGINT) {
             spdlog::info("signal {}: going down", signal);
             down.start(volume);
         }
         down.reap();
-        schedule.look(wall_time(), reign.watch());
+        const VolumeState state = daemon.reign.watch();
+        daemon.schedule.look(wall_time(), state);
+        daemon.verifying.look(wall_time(), state);
         if (reported) continue;
-        if (const auto standby = reign.standby_report()) {
+        if (const auto standby = daemon.reign.standby_report()) {
             report.tell({{"standby", *standby}});
             report.done();
             reported = true;
@@ -163,17 +162,24 @@ void serve(Reign& reign, Schedule& schedule, const std::string& volume, const si
     }
 }
 
-Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartReport& report) {
+Outcome<ExitCode> run(const VolumePaths& paths, const DaemonSignals& signals, StartReport& report) {
     TS_ASSIGN(const auto lock, lock_daemon(paths));
     TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto reign, Reign::begin(paths, config, report));
     Schedule schedule(paths.name, config.snapshot, wall_time());
+    Verifying verifying(*reign, paths, config.verify_every, wall_time());
+    const Daemon daemon{.reign = *reign, .schedule = schedule, .verifying = verifying};
     TS_ASSIGN(const auto server,
               ControlServer::start(paths.run(), [&](const Json& request, const Asker& asker) {
-                  return answer(*reign, schedule, request, asker);
+                  return answer(daemon, request, asker);
               }));
+    const auto metrics = begin_metrics(config.metrics, [&] { return daemon.status(); });
+    if (!metrics.ok()) {
+        spdlog::warn(metrics.error().sentence);
+        report.warning(metrics.error().sentence);
+    }
     report.tell({{"served", true}, {"transport", reign->transport_text()}});
-    serve(*reign, schedule, paths.name, signals, report);
+    serve(daemon, paths.name, signals, report);
     const auto ended = reign->end();
     if (ended.ok()) return ended.value().code;
     // Still mounted somewhere: what is not applied yet is in the journal and its tail.
@@ -186,7 +192,7 @@ Outcome<ExitCode> run(const VolumePaths& paths, const sigset_t& signals, StartRe
 Outcome<ExitCode> run_daemon(const DaemonArguments& arguments) {
     ::fcntl(arguments.ready_fd, F_SETFD, FD_CLOEXEC);
     StartReport report(Fd{arguments.ready_fd});
-    const auto signals = block_signals();
+    const DaemonSignals signals;
     begin_log(arguments.volume, "primary");
     if (const auto prepared = prepare_process(); !prepared.ok()) {
         const auto sentence = fmt::format("could not {}", prepared.error().text());

@@ -8,6 +8,7 @@
 #include "tools/control.h"
 #include "tools/lock.h"
 #include "tools/paths.h"
+#include "tools/role.h"
 #include "tools/site.h"
 #include "tools/starting.h"
 
@@ -18,6 +19,8 @@ using namespace std::chrono_literals;
 
 // After the answer to "end" only memory and processes are left to tidy.
 constexpr Nanoseconds kEndPatience = 60s;
+// A standby first applies what it knows to be committed.
+constexpr Nanoseconds kStandbyPatience = 10min;
 
 Outcome<Json> ask(const VolumePaths& paths, const char* command) {
     TS_ASSIGN(auto answer, ask_daemon(paths.run(), {{"command", command}}));
@@ -63,6 +66,23 @@ Outcome<ExitCode> say_down(const VolumePaths& paths, const Json& end) {
                                  volume, why, volume)};
 }
 
+// On the host of a standby: the link is closed, and what is known to be committed is applied.
+Outcome<ExitCode> standby_down(const VolumePaths& paths) {
+    TS_ASSIGN(const auto daemon, serving_daemon(paths));
+    if (!daemon) {
+        print(fmt::format("{}: is down already\n", paths.name));
+        return ExitCode::kDone;
+    }
+    TS_TRY(ask(paths, "end"));
+    if (!wait_for_daemon_end(paths, kStandbyPatience))
+        return failure(
+            "the standby of {} (pid {}) has been asked to end, and still applies; its "
+            "log is {}",
+            paths.name, *daemon, paths.log());
+    print(fmt::format("{}: down; the standby listens no more\n", paths.name));
+    return ExitCode::kDone;
+}
+
 }  // namespace
 
 Outcome<ExitCode> run_down(const std::string& volume) {
@@ -71,6 +91,7 @@ Outcome<ExitCode> run_down(const std::string& volume) {
     const auto paths = VolumePaths::of(volume);
     TS_TRY(load_running_volume(paths));
     TS_ASSIGN(const auto lock, lock_volume(paths));
+    if (standby_here(paths)) return standby_down(paths);
     TS_ASSIGN(const auto config, load_running_volume(paths));
     TS_ASSIGN(const auto daemon, serving_daemon(paths));
     const bool lives = daemon.has_value();

@@ -108,8 +108,7 @@ void show(int output) {
 }
 
 // Empty: it has ended by itself.
-std::string wait_for_end(pid_t pid, const Hook& hook, const HeldSignals& signals,
-                         OnSignal on_signal) {
+std::string wait_for_end(pid_t pid, const Hook& hook, const HeldSignals* killers) {
     // Not pidfd_open(3): glibc 2.36 declares it for C only.
     const Fd process{static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))};
     const auto timer = start_timer(hook.timeout);
@@ -117,9 +116,9 @@ std::string wait_for_end(pid_t pid, const Hook& hook, const HeldSignals& signals
     const auto both = watch(process.get(), timer.value().get());
     if (!both.ok()) return "could not be watched, and was killed";
     pollfd ended_or_over{.fd = both.value().get(), .events = POLLIN, .revents = 0};
-    if (on_signal == OnSignal::kLetFinish)
+    if (killers == nullptr)
         while (::poll(&ended_or_over, 1, -1) < 0 && errno == EINTR) continue;
-    else if (!signals.wait_readable(both.value().get()))
+    else if (!killers->wait_readable(both.value().get()))
         return "was interrupted, and killed";
     siginfo_t ended{};
     if (::waitid(P_PIDFD, static_cast<id_t>(process.get()), &ended, WEXITED | WNOHANG | WNOWAIT) ==
@@ -129,15 +128,14 @@ std::string wait_for_end(pid_t pid, const Hook& hook, const HeldSignals& signals
     return fmt::format("did not end within {}, and was killed", spell_duration(hook.timeout));
 }
 
-}  // namespace
-
-Verdict run_hook(const Hook& hook, const HeldSignals& signals, OnSignal on_signal) {
+// `killers`: signals that end it; none: it is left to finish.
+Verdict run(const Hook& hook, const HeldSignals* killers) {
     const Fd output{::memfd_create("twinspool-hook", MFD_CLOEXEC)};
     if (!output.valid())
         return Complaint{last_error("keep what the command `{}` prints", hook.name)};
     const auto pid = start(hook, output.get());
     if (!pid.ok()) return pid.error();
-    std::string trouble = wait_for_end(pid.value(), hook, signals, on_signal);
+    std::string trouble = wait_for_end(pid.value(), hook, killers);
     if (!trouble.empty()) ::kill(-pid.value(), SIGKILL);  // its group, while its number is taken
     int status = 0;
     while (::waitpid(pid.value(), &status, 0) < 0 && errno == EINTR) continue;
@@ -147,7 +145,15 @@ Verdict run_hook(const Hook& hook, const HeldSignals& signals, OnSignal on_signa
     else if (trouble.empty() && WEXITSTATUS(status) != 0)
         trouble = fmt::format("ended with status {}", WEXITSTATUS(status));
     if (trouble.empty()) return {};
-    return failure("the command `{}` of [snapshot] {}", hook.name, trouble);
+    return failure("the command `{}`{} {}", hook.name, hook.place, trouble);
 }
+
+}  // namespace
+
+Verdict run_hook(const Hook& hook, const HeldSignals& signals, OnSignal on_signal) {
+    return run(hook, on_signal == OnSignal::kLetFinish ? nullptr : &signals);
+}
+
+Verdict run_hook(const Hook& hook) { return run(hook, nullptr); }
 
 }  // namespace twinspool

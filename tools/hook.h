@@ -16,6 +16,7 @@ namespace twinspool {
 
 struct Hook {
     std::string name;                                              // for people
+    std::string place = " of [snapshot]";                          // where it is configured
     std::string command;                                           // as in sh -c
     std::vector<std::pair<std::string, std::string>> environment;  // on top of our own
     Nanoseconds timeout{};
@@ -26,5 +27,7 @@ enum class OnSignal : std::uint8_t { kKill, kLetFinish };
 
 // A complaint unless it ends with status 0.
 Verdict run_hook(const Hook& hook, const HeldSignals& signals, OnSignal on_signal);
+// For who holds no signals: it is left to finish.
+Verdict run_hook(const Hook& hook);
 
 }  // namespace twinspool

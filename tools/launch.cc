@@ -81,6 +81,13 @@ Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log) {
     return launch(paths, log, {"twinspool", kDaemonCommand, paths.name.c_str()});
 }
 
+Outcome<LaunchedDaemon> launch_standby(const VolumePaths& paths, LogPlace log,
+                                       const std::string& listen) {
+    return launch(
+        paths, log,
+        {"twinspool", kStandbyDaemonCommand, paths.name.c_str(), "--listen", listen.c_str()});
+}
+
 Outcome<LaunchedDaemon> launch_view(const VolumePaths& paths, LogPlace log,
                                     const std::string& point, const std::string& directory) {
     return launch(paths, log, {"twinspool", kViewCommand, point.c_str(), directory.c_str()});

@@ -2,7 +2,8 @@
 // Launch: starting the daemon or a view from a command, and what it tells that command while it
 // starts: lines of JSON over a pipe, in this order: any number of {"note"} and {"warning"};
 // {"served", "transport"} once the overlay answers below the run directory; more notes; at last
-// {"standby"}. A view ends with {"served"}. Or at any time {"error", "code"}, after which it ends.
+// {"standby"}. A view ends with {"served"}, and a standby with {"served", "listen"}. Or at any time
+// {"error", "code"}, after which it ends.
 #pragma once
 
 #include <sys/types.h>
@@ -21,6 +22,7 @@ namespace twinspool {
 
 // The hidden subcommands with which the program starts itself.
 inline constexpr const char* kDaemonCommand = "daemon";
+inline constexpr const char* kStandbyDaemonCommand = "standby-daemon";
 inline constexpr const char* kStandbyProcessCommand = "standby-process";
 inline constexpr const char* kViewCommand = "view";
 
@@ -34,6 +36,9 @@ struct LaunchedDaemon {
     Fd reports;
 };
 Outcome<LaunchedDaemon> launch_daemon(const VolumePaths& paths, LogPlace log);
+// The daemon of a standby on this host.
+Outcome<LaunchedDaemon> launch_standby(const VolumePaths& paths, LogPlace log,
+                                       const std::string& listen);
 // The process of a view.
 Outcome<LaunchedDaemon> launch_view(const VolumePaths& paths, LogPlace log,
                                     const std::string& point, const std::string& directory);

@@ -4,6 +4,8 @@
 
 #include "tools/reign.h"
 
+#include <algorithm>
+
 namespace twinspool {
 namespace {
 
@@ -22,9 +24,16 @@ Verdict Reign::check_standbys(std::string_view doing) const {
     if (journal_->failure() != 0)
         return failure("the journal of {} in {} cannot be written any more: mend that disk first",
                        paths_.name, paths_.journal());
-    for (const auto& sender : senders_) {
+    const auto counted = counting();
+    // Under ack = any one that gets it is enough; it is the others' loss.
+    const bool enough = config_.ack == AckRule::kAny &&
+                        std::any_of(counted.begin(), counted.end(), [](const Sender* sender) {
+                            const auto standby = sender->status();
+                            return standby.connected && standby.waited_for;
+                        });
+    for (const Sender* sender : counted) {
         const auto standby = sender->status();
-        if (standby.connected && standby.waited_for) continue;
+        if (enough || (standby.connected && (standby.waited_for || !standby.wait))) continue;
         return degraded(fmt::format(
             "{} needs the standby {} of {}, which is {}{}{}; `twinspool status {}` shows how it is",
             doing, standby.target, paths_.name,

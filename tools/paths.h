@@ -34,6 +34,9 @@ struct VolumePaths {
     [[nodiscard]] std::string journal() const { return state() + "/journal"; }
     [[nodiscard]] std::string log() const { return state() + "/twinspool.log"; }
     [[nodiscard]] std::string last_status() const { return state() + "/last-status.json"; }
+    // How the seed in progress, or the last one, tells contents; and what the last verify found.
+    [[nodiscard]] std::string seed_contents() const { return state() + "/seed-contents"; }
+    [[nodiscard]] std::string last_verify() const { return state() + "/last-verify.json"; }
     // The configuration as the last `up` found it.
     [[nodiscard]] std::string last_config() const { return state() + "/last-up.toml"; }
     // The same as the last `standby` found it, with the one [[standby]] that this machine is.

@@ -11,6 +11,10 @@
 #include <utility>
 
 #include "journal/clock.h"
+#include "replicator/local.h"
+#include "replicator/tcp.h"
+#include "tools/fence.h"
+#include "tools/secret.h"
 #include "tools/snapshots_status.h"
 
 namespace twinspool {
@@ -35,6 +39,9 @@ constexpr std::pair<std::string_view, Goal> kGoals[] = {{"durable", Goal::kDurab
                                                         {"applied", Goal::kApplied},
                                                         {"in-sync", Goal::kInSync},
                                                         {"named", Goal::kNamed}};
+
+// A host that does not answer at all is given up before that, and tried again.
+constexpr Nanoseconds kConnectWithin = 5s;
 
 constexpr const char* kUringSwitch = "/sys/module/fuse/parameters/enable_uring";
 
@@ -90,7 +97,7 @@ Outcome<std::unique_ptr<Reign>> Reign::begin(const VolumePaths& paths, const Vol
     std::unique_ptr<Reign> reign(new Reign(paths, config));
     TS_TRY(reign->open_journal(report));
     TS_TRY(reign->open_overlay());
-    reign->open_links();
+    TS_TRY(reign->open_links());
     (void)::unlink(paths.last_status().c_str());
     return reign;
 }
@@ -110,6 +117,7 @@ Verdict Reign::open_journal(StartReport& report) {
                              .limit_bytes = config_.journal_limit,
                              .linger = config_.linger,
                              .standby_count = static_cast<std::uint32_t>(config_.standbys.size()),
+                             .ack = config_.ack,
                              .mode = config_.mode}));
     last_named_ = journal_->epoch().first_lsn.value;
     const auto found = recovery_text(journal_->predecessor());
@@ -127,7 +135,13 @@ Verdict Reign::open_overlay() {
         predecessor.generation != 0 ? predecessor.generation : first_generation(config_.id);
     seeded_before_ = predecessor.seeded == generation_;
     if (seeded_before_) settle_at_ = predecessor.end;
-    if (predecessor.generation != generation_) journal_->begin_generation(generation_);
+    if (predecessor.generation != generation_) {
+        note_contents(generation_, Contents::kWhole);
+        journal_->begin_generation(generation_);
+    }
+    options.contents = noted_contents(generation_);
+    options.rate_limit = config_.rate_limit;
+    options.hurry = [this](Lsn lsn) { hurry_standbys(lsn); };
     options.generation = generation_;
     options.seeded = seeded_before_;
     options.standby_count = static_cast<std::uint32_t>(config_.standbys.size());
@@ -138,19 +152,49 @@ Verdict Reign::open_overlay() {
     return {};
 }
 
-void Reign::open_links() {
+SenderOptions Reign::link_options(std::size_t index, std::shared_ptr<Connector> connector) {
+    const StandbyConfig& standby = config_.standbys[index];
+    SenderOptions options;
+    options.index = static_cast<std::uint32_t>(index);
+    options.target = standby.target();
+    options.connector = std::move(connector);
+    options.journal_directory = paths_.journal();
+    options.volume = config_.id;
+    options.segment_bytes = config_.segment_size;
+    options.standby_timeout = config_.standby_timeout;
+    options.wait = standby.wait;
+    options.may_go_alone = config_.on_standby_loss == StandbyLoss::kContinue;
+    if (!config_.fence_peer.empty())
+        options.fence = [fence = Fence{.command = config_.fence_peer,
+                                       .volume = paths_.name,
+                                       .standby = standby.target(),
+                                       .timeout = config_.fence_timeout}] {
+            return run_fence(fence);
+        };
+    hear_checks(options);
+    return options;
+}
+
+Outcome<std::shared_ptr<Connector>> Reign::connector_to(std::size_t index) const {
+    const StandbyConfig& standby = config_.standbys[index];
+    if (standby.is_local()) {
+        StandbyProcess::Command command;
+        command.arguments = {"/proc/self/exe", kStandbyProcessCommand, paths_.name,
+                             std::to_string(index)};
+        return std::shared_ptr<Connector>{local_connector(std::move(command))};
+    }
+    TS_ASSIGN(const LinkSecret secret, load_secret(paths_, config_.id));
+    return std::shared_ptr<Connector>{
+        tcp_connector({.host = standby.host, .port = standby.port}, secret,
+                      std::min(config_.standby_timeout, kConnectWithin))};
+}
+
+Verdict Reign::open_links() {
     std::vector<Sender*> senders;
     for (std::size_t i = 0; i < config_.standbys.size(); ++i) {
-        SenderOptions options;
-        options.index = static_cast<std::uint32_t>(i);
-        options.target = config_.standbys[i].path;
-        options.command.arguments = {"/proc/self/exe", kStandbyProcessCommand, paths_.name};
-        options.journal_directory = paths_.journal();
-        options.volume = config_.id;
-        options.segment_bytes = config_.segment_size;
-        options.standby_timeout = config_.standby_timeout;
-        options.start_over = [this] { return seed_again(); };
-        senders_.push_back(std::make_unique<Sender>(std::move(options), *journal_));
+        TS_ASSIGN(auto connector, connector_to(i));
+        senders_.push_back(
+            std::make_unique<Sender>(link_options(i, std::move(connector)), *journal_));
         senders.push_back(senders_.back().get());
     }
     std::vector<int> backing;
@@ -162,25 +206,31 @@ void Reign::open_links() {
                                        *journal_, backing, std::move(senders));
     for (auto& sender : senders_) sender->start();
     checkpointer_->start();
+    return {};
 }
 
-Lsn Reign::seed_again() {
-    if (ending_) return owe_seed();
-    journal_->begin_generation(++generation_);
-    const Lsn from = overlay_->begin_reseed(generation_);
+Lsn Reign::seed_again(Contents contents, std::uint32_t standby) {
+    if (ending_) return owe_seed(contents);
+    // By hash until it is known that nobody is owed that: the right one in doubt.
+    note_contents(++generation_, Contents::kByHash);
+    journal_->begin_generation(generation_);
+    const Lsn from = overlay_->begin_reseed(generation_, contents, standby);
+    if (!overlay_->walk().by_hash) note_contents(generation_, Contents::kWhole);
     {  // now that the overlay walks: a look before that would take the old walk's end for the new
        // one's
         const std::lock_guard lock{mutex_};
         seeded_before_ = settled_ = false;
         settle_at_.reset();
     }
-    spdlog::info("seeding again from record {}", from.value);
+    spdlog::info("{} again from record {}", overlay_->walk().by_hash ? "resyncing" : "seeding",
+                 from.value);
     return from;
 }
 
 // The overlay is ending and tells nothing any more. The standby has lost what it had, so the next
 // reign must seed it: it learns that from a frame of the new generation.
-Lsn Reign::owe_seed() {
+Lsn Reign::owe_seed(Contents contents) {
+    note_contents(generation_ + 1, contents);
     journal_->begin_generation(++generation_);
     const Lsn from = journal_->appended() + 1;
     if (const auto closed = close_journal(); !closed.ok())
@@ -202,6 +252,8 @@ std::optional<std::string> Reign::standby_report() const {
     for (const auto& sender : senders_) {
         if (sender->wait_reached(Nanoseconds{0})) continue;
         const auto status = sender->status();
+        // Nobody waits for it, so `up` does not either.
+        if (!status.wait) continue;
         if (status.state != LinkState::kAlone) return std::nullopt;
         away += fmt::format(
             "{}the standby {} could not be reached within {}: {}; the volume {} goes on "
@@ -215,16 +267,31 @@ std::optional<std::string> Reign::standby_report() const {
     return away;
 }
 
+std::vector<Sender*> Reign::counting() const {
+    const bool any =
+        std::any_of(config_.standbys.begin(), config_.standbys.end(), [](const auto& each) {
+            return each.wait;
+        });
+    std::vector<Sender*> counting;
+    for (std::size_t i = 0; i < senders_.size(); ++i)
+        if (config_.standbys[i].wait || !any) counting.push_back(senders_[i].get());
+    return counting;
+}
+
 bool Reign::look_settled(bool walked) {
     if (settled_) return true;
     if (!settle_at_ && walked) settle_at_ = journal_->appended();
     if (!settle_at_) return false;
-    for (const auto& sender : senders_)
-        if (const auto applied = sender->wait_applied(*settle_at_, Nanoseconds{0});
-            !applied.ok() || !applied.value())
-            return false;
-    settled_ = true;
-    return true;
+    std::size_t applied = 0;
+    const auto counted = counting();
+    for (Sender* sender : counted) {
+        const auto reached = sender->wait_applied(*settle_at_, Nanoseconds{0});
+        if (reached.ok() && reached.value()) ++applied;
+    }
+    const bool enough = config_.ack == AckRule::kAny ? applied > 0 || counted.empty()
+                                                     : applied == counted.size();
+    settled_ = enough;
+    return settled_;
 }
 
 VolumeFacts Reign::facts() {
@@ -235,11 +302,26 @@ VolumeFacts Reign::facts() {
                       .seeded = seeded_before_ || settled,
                       .walked = walked,
                       .in_sync = settled};
-    for (const auto& sender : senders_) {
+    // Before what the standbys have is looked at: what they have then is enough for it.
+    const Lsn committed = journal_->commit().committed();
+    std::size_t alone = 0;
+    std::size_t well = 0;
+    std::size_t has_all = 0;
+    const auto counted = counting();
+    for (Sender* sender : counted) {
         const auto status = sender->status();
-        if (status.state == LinkState::kAlone) facts.alone = true;
+        if (status.state == LinkState::kAlone) ++alone;
         // What it cannot apply it has durably, but nobody should call that well.
-        if (status.state != LinkState::kInSync || status.cannot_apply) facts.in_sync = false;
+        if (status.state != LinkState::kInSync || status.cannot_apply || status.resyncing) continue;
+        ++well;
+        if (status.durable >= committed) ++has_all;
+    }
+    if (config_.ack == AckRule::kAny) {
+        facts.alone = !counted.empty() && alone == counted.size();
+        facts.in_sync = settled && (has_all > 0 || well == counted.size());
+    } else {
+        facts.alone = alone > 0;
+        facts.in_sync = settled && well == counted.size();
     }
     return facts;
 }
@@ -266,6 +348,7 @@ VolumeState Reign::watch() { return look(); }
 Json Reign::standby_json(const StandbyStatus& standby) const {
     Json json;
     json["target"] = standby.target;
+    json["wait"] = standby.wait;
     json["connected"] = standby.connected;
     json["state"] = name_of(standby.state);
     json["pid"] = standby.pid;
@@ -278,6 +361,8 @@ Json Reign::standby_json(const StandbyStatus& standby) const {
     json["sent_records"] = standby.sent_records;
     json["sent_bytes"] = standby.sent_bytes;
     json["trouble"] = standby.trouble;
+    json["resyncing"] = standby.resyncing;
+    json["catch_up"] = standby.catch_up_seconds ? Json(*standby.catch_up_seconds) : Json();
     return json;
 }
 
@@ -311,32 +396,52 @@ Json Reign::status() {
                        {"bytes", counters.bytes},
                        {"limit", config_.journal_limit}};
     json["standbys"] = Json::array();
-    for (const auto& sender : senders_) json["standbys"].push_back(standby_json(sender->status()));
+    for (std::size_t i = 0; i < senders_.size(); ++i) {
+        json["standbys"].push_back(standby_json(senders_[i]->status()));
+        json["standbys"].back()["kind"] = config_.standbys[i].is_local() ? "local" : "host";
+    }
     json["snapshots"] = snapshots_json();
     json["seed"] = {{"objects_done", walk.objects_done},   {"objects_total", walk.objects_total},
                     {"bytes_done", walk.bytes_done},       {"bytes_total", walk.bytes_total},
                     {"found_changed", walk.found_changed}, {"failed", walk.failed}};
+    json["seed"]["kind"] = walk.by_hash ? "resync" : "seed";
+    json["seed"]["bytes_different"] = walk.bytes_different;
+    json["seed"]["seconds_left"] = walk.seconds_left ? Json(*walk.seconds_left) : Json();
     return json;
 }
 
-// Both sides, whether commits wait for the standby or not: that is what the asker wants to know.
+Reign::Reached Reign::check(Sender& sender, Goal goal, Lsn lsn) const {
+    if (goal == Goal::kApplied || goal == Goal::kNamed) {
+        const auto applied = sender.wait_applied(lsn, kSlice);
+        if (!applied.ok()) return {false, applied.error().text()};
+        if (applied.value()) return {true, ""};
+    } else if (sender.status().durable >= lsn) {
+        return {true, ""};
+    }
+    const auto status = sender.status();
+    return {false, status.trouble.empty() ? fmt::format("the standby {} is {} records behind",
+                                                        status.target, status.lag_records)
+                                          : fmt::format("the standby {}: {}", status.target,
+                                                        status.trouble)};
+}
+
+// Both sides, whether commits wait for the standby now or not: that is what the asker wants to know.
+// Under kAny one of those that count is enough.
 Reign::Reached Reign::check(Goal goal, Lsn lsn) {
     if (journal_->failure() != 0) return {false, "the local journal cannot be written"};
     if (journal_->commit().local() < lsn) return {false, "not durable here yet"};
-    for (const auto& sender : senders_) {
-        if (goal == Goal::kApplied || goal == Goal::kNamed) {
-            const auto applied = sender->wait_applied(lsn, kSlice);
-            if (!applied.ok()) return {false, applied.error().text()};
-            if (applied.value()) continue;
-        } else if (sender->status().durable >= lsn) {
-            continue;
+    const bool any_will_do = config_.ack == AckRule::kAny;
+    Reached missing{true, ""};
+    for (Sender* sender : counting()) {
+        const auto one = check(*sender, goal, lsn);
+        if (!one.reached && missing.reached) missing = one;
+        if (!one.reached && !any_will_do) return one;
+        if (one.reached && any_will_do) {
+            missing = one;
+            break;
         }
-        const auto status = sender->status();
-        return {false, status.trouble.empty()
-                           ? fmt::format("the standby {} is {} records behind", status.target,
-                                         status.lag_records)
-                           : fmt::format("the standby {}: {}", status.target, status.trouble)};
     }
+    if (!missing.reached) return missing;
     if (goal == Goal::kInSync)
         if (const auto state = look(); state != VolumeState::kInSync)
             return {false, fmt::format("its state is {}", spell(state))};
@@ -362,19 +467,25 @@ Reign::Reached Reign::wait_for(Goal goal, Lsn lsn, Nanoseconds timeout, const Gi
 std::string Reign::flush(const GivenUp& given_up) {
     const Lsn lsn = journal_->appended();
     journal_->push();
-    std::vector<Lsn> applied(senders_.size());
+    const auto counted = counting();
+    std::vector<Lsn> applied(counted.size());
     auto progress = std::chrono::steady_clock::now();
     for (;;) {
         const auto reached = check(Goal::kApplied, lsn);
         if (reached.reached) return "";
         if (journal_->failure() != 0 || given_up()) return reached.why_not;
-        for (std::size_t i = 0; i < senders_.size(); ++i) {
-            const auto status = senders_[i]->status();
+        bool hopeless = true;
+        for (std::size_t i = 0; i < counted.size(); ++i) {
+            const auto status = counted[i]->status();
             // Nobody is waited for any more, or there is no use in waiting.
-            if (status.state == LinkState::kAlone || status.cannot_apply) return reached.why_not;
+            const bool gone = status.state == LinkState::kAlone || status.cannot_apply ||
+                              (!status.connected && (!status.wait || frozen()));
+            if (gone && config_.ack == AckRule::kAll) return reached.why_not;
+            hopeless = hopeless && gone;
             if (status.applied > applied[i]) progress = std::chrono::steady_clock::now();
             applied[i] = status.applied;
         }
+        if (hopeless) return reached.why_not;
         if (std::chrono::steady_clock::now() - progress > kApplyPatience) return reached.why_not;
         std::this_thread::sleep_for(kLookAgain);
     }

@@ -77,6 +77,15 @@ class Reign {
     Verdict unmark(Lsn mark, const GivenUp& given_up);
     // Everything durable and applied; returns why not if the standby cannot, or empty.
     std::string flush(const GivenUp& given_up);
+    // --- verify (comparing.cc)
+    // Degraded: not now, and why; usage: no such path.
+    Verdict begin_verify(const VerifyOptions& options);
+    void cancel_verify(const std::string& why);
+    [[nodiscard]] VerifyReport verify_report() const;
+    // Which standby cannot answer, and why; empty: all can.
+    [[nodiscard]] std::string silent_standby() const;
+    [[nodiscard]] std::string standby_target(std::uint32_t standby) const;
+
     // Nobody gets past the overlay any more: looks for what was changed underneath until now.
     void placed();
     // From now on the directories may be changed underneath: the mounts are being taken away.
@@ -89,9 +98,21 @@ class Reign {
     Reign(VolumePaths paths, VolumeConfig config);
     Verdict open_journal(StartReport& report);
     Verdict open_overlay();
-    void open_links();
-    Lsn seed_again();
-    Lsn owe_seed();
+    Verdict open_links();
+    [[nodiscard]] Outcome<std::shared_ptr<Connector>> connector_to(std::size_t index) const;
+    SenderOptions link_options(std::size_t index, std::shared_ptr<Connector> connector);
+    // Those by which the volume's state is judged: that commits wait for; all, if there is none
+    // such.
+    [[nodiscard]] std::vector<Sender*> counting() const;
+    [[nodiscard]] bool frozen() const { return config_.on_standby_loss == StandbyLoss::kFreeze; }
+    [[nodiscard]] Reached check(Sender& sender, Goal goal, Lsn lsn) const;
+    Lsn seed_again(Contents contents, std::uint32_t standby);
+    Lsn owe_seed(Contents contents);
+    // How the seed of a generation tells contents, durable before anything is told (comparing.cc).
+    void note_contents(std::uint32_t generation, Contents contents) const;
+    [[nodiscard]] Contents noted_contents(std::uint32_t generation) const;
+    void hear_checks(SenderOptions& options);
+    void hurry_standbys(Lsn lsn) const;
     // mutex_ is held in both.
     [[nodiscard]] VolumeFacts facts();
     bool look_settled(bool walked);

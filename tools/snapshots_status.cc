@@ -45,12 +45,13 @@ Json snapshots_unknown() {
     return json;
 }
 
-void add_ages(Json& snapshots, WallTime now) {
-    for (const char* which : {"newest", "oldest"}) {
-        const auto at = snapshots.find(which);
-        if (at == snapshots.end() || !at->is_object()) continue;
-        if (const auto taken = seconds_of(at->value("time", std::string{})))
-            (*at)["age_seconds"] = std::max<std::int64_t>(0, raw(now) / 1'000'000'000 - *taken);
+void add_ages(Json& status, WallTime now) {
+    for (const char* place : {"/snapshots/newest", "/snapshots/oldest", "/verify/last"}) {
+        const Json::json_pointer where{place};
+        if (!status.contains(where) || !status[where].is_object()) continue;
+        auto& part = status[where];
+        if (const auto taken = seconds_of(part.value("time", std::string{})))
+            part["age_seconds"] = std::max<std::int64_t>(0, raw(now) / 1'000'000'000 - *taken);
     }
 }
 

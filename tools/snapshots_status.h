@@ -16,7 +16,8 @@ namespace twinspool {
 // `told` may be less than there are: the oldest and the newest.
 Json snapshots_status(std::uint64_t count, const std::vector<Snapshot>& told);
 Json snapshots_unknown();
-// The ages are those at the moment of asking, also of what was written down long ago.
-void add_ages(Json& snapshots, WallTime now);
+// Gives each part of the status that has a `time` its `age_seconds`: the newest and the oldest
+// snapshot, the last verify. As at the moment of asking, also for what was written down long ago.
+void add_ages(Json& status, WallTime now);
 
 }  // namespace twinspool

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // status and wait: what the daemon says of itself; for a volume that is down, what its files say.
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <csignal>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -14,7 +16,9 @@
 #include "tools/lock.h"
 #include "tools/paths.h"
 #include "tools/quantity.h"
+#include "tools/role.h"
 #include "tools/snapshots_status.h"
+#include "tools/standby_status.h"
 #include "tools/starting.h"
 #include "tools/state.h"
 #include "tools/status_view.h"
@@ -39,11 +43,15 @@ std::uint64_t segment_bytes(const VolumePaths& paths) {
 }
 
 // What the daemon wrote when it ended in order still holds; after a kill the numbers are not known.
-Json status_when_down(const VolumePaths& paths, const VolumeConfig& config) {
+Json last_said(const VolumePaths& paths) {
     Json last = Json::object();
     if (const auto text = read_file(paths.last_status()); text.ok())
         last = Json::parse(text.value(), nullptr, false);
-    if (!last.is_object()) last = Json::object();
+    return last.is_object() ? last : Json::object();
+}
+
+Json status_when_down(const VolumePaths& paths, const VolumeConfig& config) {
+    const Json last = last_said(paths);
     const auto known = [&](const char* part, const char* key) -> Json {
         const auto at = last.find(part);
         return at != last.end() && at->contains(key) ? (*at)[key] : Json();
@@ -67,7 +75,7 @@ Json status_when_down(const VolumePaths& paths, const VolumeConfig& config) {
     status["standbys"] = last.contains("standbys") ? last["standbys"] : Json::array();
     if (status["standbys"].empty())
         for (const auto& standby : config.standbys)
-            status["standbys"].push_back({{"target", standby.path}});
+            status["standbys"].push_back({{"target", standby.target()}});
     for (auto& standby : status["standbys"]) {
         standby["connected"] = false;
         standby["pid"] = 0;
@@ -86,8 +94,10 @@ Outcome<Json> status_of(const VolumePaths& paths) {
     TS_ASSIGN(const auto config, load_running_volume(paths));
     auto answer = ask_daemon(paths.run(), {{"command", "status"}});
     if (!answer.ok() && !is_nobody(answer.error())) return answer.error();
-    Json status = answer.ok() ? std::move(answer).value() : status_when_down(paths, config);
-    if (const auto at = status.find("snapshots"); at != status.end()) add_ages(*at, wall_time());
+    Json status = answer.ok()           ? std::move(answer).value()
+                  : standby_here(paths) ? standby_status_when_down(paths, config, last_said(paths))
+                                        : status_when_down(paths, config);
+    add_ages(status, wall_time());
     return status;
 }
 
@@ -128,15 +138,37 @@ Outcome<Shown> show_all(bool json) {
     return shown;
 }
 
+// Over what was there before, without a moment in which the screen is empty: each line is cleared
+// to its end, and the rest of the screen at last. No more lines than the terminal has, and none
+// wider, so that nothing scrolls; its size is asked for each time.
+std::string redrawn(const std::string& text) {
+    winsize size{};
+    if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_row == 0 || size.ws_col == 0)
+        size = {.ws_row = 24, .ws_col = 80};
+    std::string screen = "\033[H";
+    std::size_t at = 0;
+    for (unsigned row = 0; row < size.ws_row && at < text.size(); ++row) {
+        const auto end = std::min(text.find('\n', at), text.size());
+        auto length = std::min<std::size_t>(end - at, size.ws_col);
+        while (at + length < end &&
+               (static_cast<unsigned char>(text[at + length]) & 0xC0U) == 0x80U)
+            --length;  // not in the middle of a character
+        screen += text.substr(at, length);
+        screen += row + 1 < size.ws_row ? "\033[K\n" : "\033[K";
+        at = end + 1;
+    }
+    return screen + "\033[J";
+}
+
 }  // namespace
 
 Outcome<ExitCode> run_status(const StatusArguments& arguments) {
     if (arguments.volume) TS_TRY(check_name(*arguments.volume));
-    const bool terminal = ::isatty(STDOUT_FILENO) == 1;
+    const bool redraw = arguments.watch && ::isatty(STDOUT_FILENO) == 1;
     for (;;) {
         TS_ASSIGN(const auto shown, arguments.volume ? show_one(*arguments.volume, arguments.json)
                                                      : show_all(arguments.json));
-        print((arguments.watch && terminal ? "\033[H\033[2J" : "") + shown.text);
+        print(redraw ? redrawn(shown.text) : shown.text);
         if (!arguments.watch) return shown.code;
         std::this_thread::sleep_for(kRedrawEvery);
     }

@@ -124,9 +124,13 @@ Outcome<std::string> parse_endpoint(std::string_view text) {
     const auto address = parse_address(text);
     if (!address.ok()) return example("which is no address with a port");
     if (address.value().port == 0) return example("which has no port");
-    const auto host = address.value().host.empty() ? "127.0.0.1" : address.value().host;
-    const bool v6 = host.find(':') != std::string::npos;
-    return fmt::format("{}{}{}:{}", v6 ? "[" : "", host, v6 ? "]" : "", address.value().port);
+    if (address.value().host.empty()) return fmt::format("127.0.0.1:{}", address.value().port);
+    return spell_listen(address.value());
+}
+
+std::string spell_listen(const HostAddress& address) {
+    const bool v6 = address.host.find(':') != std::string::npos;
+    return fmt::format("{}{}{}:{}", v6 ? "[" : "", address.host, v6 ? "]" : "", address.port);
 }
 
 std::string spell_host(std::string_view host, std::uint16_t port) {

@@ -26,6 +26,9 @@ Outcome<HostAddress> parse_listen(std::string_view text, std::uint16_t usual_por
 // "ADDR:PORT", "[V6]:PORT" or "PORT"; without an address it is that of loopback. As ADDR:PORT.
 Outcome<std::string> parse_endpoint(std::string_view text);
 
+// "ADDR:PORT", "[V6]:PORT", ":PORT": as parse_listen() reads it.
+std::string spell_listen(const HostAddress& address);
+
 // "HOST", "HOST:PORT", "[V6]:PORT"; the usual port is left out.
 std::string spell_host(std::string_view host, std::uint16_t port);
 

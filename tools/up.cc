@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // up: checks, prepares, starts the daemon, puts the overlay in place, waits for the standby. Until
 // the last directory is in place everything can be undone, and is if something fails.
-#include <sys/wait.h>
-#include <unistd.h>
 #include <csignal>
 
-#include <atomic>
 #include <optional>
 
 #include "tools/admission.h"
 #include "tools/commands.h"
 #include "tools/config.h"
 #include "tools/control.h"
+#include "tools/foreground.h"
 #include "tools/inspection.h"
 #include "tools/launch.h"
 #include "tools/lock.h"
@@ -26,21 +24,11 @@ namespace {
 
 constexpr Nanoseconds kEndPatience = std::chrono::seconds{20};
 
-std::atomic<pid_t> foreground_daemon{0};
-
-void pass_on(int signal) { ::kill(foreground_daemon, signal); }
-
 // In the foreground: signals go to the daemon, also those that came since its start, and its end is
 // ours.
 Outcome<ExitCode> stay(Starting& starting) {
-    const pid_t daemon = starting.daemon();
-    foreground_daemon = daemon;
-    starting.let_go(pass_on);
-    int status = 0;
-    while (::waitpid(daemon, &status, 0) < 0)
-        if (errno != EINTR) return last_error("wait for the daemon");
-    if (WIFEXITED(status)) return static_cast<ExitCode>(WEXITSTATUS(status));
-    return failure("the daemon was ended by signal {}", WTERMSIG(status));
+    starting.let_go(passing_on_to(starting.daemon()));
+    return stay_with(starting.daemon());
 }
 
 // Links to other hosts need it.

@@ -162,7 +162,7 @@ class FuseTest : public JournalTest {
     }
 
     void walk(Walker::Round round) {
-        if (!walker) walker = std::make_unique<Walker>(*volume, 0);
+        if (!walker) walker = std::make_unique<Walker>(*volume, Walker::Options{});
         volume->walk = walker.get();
         walker->begin(round);
         for (int i = 0; i < 2000 && walker->progress().running; ++i) ::usleep(5000);

@@ -206,7 +206,7 @@ TEST_F(FuseWalker, AnObjectMovedPastTheWalkerIsVisitedAllTheSame) {
     put("file", "content");
     ASSERT_EQ(::mkdir(path("directory").c_str(), 0755), 0);
     const ObjectId directory = look("directory");
-    walker = std::make_unique<Walker>(*volume, 0);
+    walker = std::make_unique<Walker>(*volume, Walker::Options{.standby_count = 0});
     volume->walk = walker.get();
     volume->walking = true;
     ASSERT_TRUE(call(rename_entry, root(), "file", directory, "file", 0U).ok());

@@ -93,6 +93,28 @@ TEST(Commit, AllStandbysAreWaitedFor) {
     EXPECT_EQ(waiter.answers, 1);
 }
 
+TEST(Commit, AnyStandbyWillDo) {
+    Commit commit{CommitMode::kFsync, 2, Lsn{0}, Lsn{0}, AckRule::kAny};
+    commit.local_durable(Lsn{5});
+    EXPECT_EQ(commit.committed(), Lsn{0}) << "one copy is not two";
+    commit.standby_durable(1, Lsn{9});
+    EXPECT_EQ(commit.committed(), Lsn{5}) << "never beyond what is durable here";
+    commit.local_durable(Lsn{7});
+    EXPECT_EQ(commit.committed(), Lsn{7});
+}
+
+TEST(Commit, AnyIsOfThoseThatAreWaitedFor) {
+    Commit commit{CommitMode::kFsync, 2, Lsn{0}, Lsn{0}, AckRule::kAny};
+    commit.set_waited_for(1, false);
+    commit.local_durable(Lsn{5});
+    commit.standby_durable(1, Lsn{5});
+    EXPECT_EQ(commit.committed(), Lsn{0}) << "nobody waits for it, so it does not count";
+    commit.standby_durable(0, Lsn{3});
+    EXPECT_EQ(commit.committed(), Lsn{3});
+    commit.set_waited_for(0, false);
+    EXPECT_EQ(commit.committed(), Lsn{5}) << "nobody is waited for any more";
+}
+
 TEST(Commit, WaitersAreAnsweredInOrderOfTheirLsn) {
     Commit commit{CommitMode::kFsync, 0, Lsn{0}, Lsn{0}};
     Waiter five;

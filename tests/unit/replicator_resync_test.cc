@@ -42,6 +42,7 @@ class ResyncTest : public test::JournalTest {
         wanted.batch_records = batch_records;
         wanted.on_findings = [this](const std::vector<Finding>& some) {
             findings.insert(findings.end(), some.begin(), some.end());
+            found += some.size();
         };
         wanted.on_step = [this]() -> Status {
             if (steps == 0) return make_error(EINTR, "go on: killed");
@@ -137,6 +138,7 @@ class ResyncTest : public test::JournalTest {
     std::unique_ptr<Applier> applier;
     std::map<Lsn, Model::Picture> pictures;
     std::vector<Finding> findings;
+    std::size_t found = 0;
     std::size_t logged = 0;
     std::uint64_t batch_records = 200'000;
     std::uint64_t steps = UINT64_MAX;
@@ -269,6 +271,59 @@ TEST_F(ResyncTest, AnApplyThatWasInterruptedIsMadeGoodFirst) {
     ASSERT_NO_FATAL_FAILURE(expect_past(""));
 }
 
+TEST_F(ResyncTest, WhoeverDestroysWhatWasThereMayDoSo) {
+    seed(7);
+    const Lsn old = last;
+    act(20);
+    begin_resync(2);
+    durable();
+    last = append(*journal, UnmarkOp{old + 1});
+    ASSERT_NO_FATAL_FAILURE(apply());
+    ASSERT_TRUE(applier->tidy_up().ok());
+    EXPECT_TRUE(applier->snapshots().empty());
+    open_applier();
+    EXPECT_EQ(applier->state().before_resync, Lsn{});
+    EXPECT_TRUE(applier->resyncing());
+}
+
+#ifdef TWINSPOOL_FAULTS
+// Not a test of its own: the process that is killed in the one below.
+TEST(ResyncChild, DISABLED_BeginsUntilItIsKilled) {
+    const char* store = std::getenv("TWINSPOOL_TEST_STORE");
+    const char* position = std::getenv("TWINSPOOL_TEST_LIMIT");
+    ASSERT_TRUE(store != nullptr && position != nullptr);
+    auto applier = Applier::open({.store = store, .volume = kVolume});
+    ASSERT_TRUE(applier.ok()) << applier.error().text();
+    const Lsn lsn{std::strtoull(position, nullptr, 10)};
+    ASSERT_TRUE((*applier)->begin_resync({.position = {.lsn = lsn}, .generation = 2}).ok());
+}
+
+TEST_F(ResyncTest, KilledWhenItHasBegunItGoesOn) {
+    seed(8);
+    const Lsn old = last;
+    pictures[old + 1] = model->picture();
+    act(30);
+    durable();
+    applier.reset();
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::setenv("TWINSPOOL_FAULT", "resync_begun", 1);
+        ::setenv("TWINSPOOL_TEST_STORE", folder.path().c_str(), 1);
+        ::setenv("TWINSPOOL_TEST_LIMIT", std::to_string(last.value).c_str(), 1);
+        ::execl("/proc/self/exe", "test_replicator", "--gtest_also_run_disabled_tests",
+                "--gtest_brief=1", "--gtest_filter=ResyncChild.*", nullptr);
+        ::_exit(2);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    open_applier();
+    EXPECT_EQ(applier->applied(), last);
+    EXPECT_TRUE(applier->resyncing());
+    ASSERT_NO_FATAL_FAILURE(expect_past(""));
+}
+#endif
+
 TEST_F(ResyncTest, ASeedKnowsItsGeneration) {
     const auto begun = applier->begin_seed(
         {.position = {.lsn = Lsn{0}}, .generation = 4, .epoch_number = 3, .epoch_id = 33});
@@ -319,7 +374,7 @@ TEST_P(ResyncModelTest, AnyGapAnyKillEndsEqual) {
         ASSERT_TRUE(applier->tidy_up().ok());
         ASSERT_NO_FATAL_FAILURE(expect_past(" tidied"));
     }
-    std::printf("seed=%lu: %d kills\n", number, kills);
+    std::printf("seed=%lu: %d kills, %zu findings\n", number, kills, found);
 }
 
 INSTANTIATE_TEST_SUITE_P(Lives, ResyncModelTest,

@@ -5,13 +5,14 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -275,10 +276,10 @@ TEST(Tcp, SilenceAndTricklesCostLimitedTime) {
 TEST(Tcp, TooManyHandshakesStopNeitherALinkNorALaterOne) {
     Door door{"127.0.0.1", 4};
     Link link{door};
-    std::vector<Fd> strangers;
-    for (int i = 0; i < 20; ++i) strangers.push_back(door.stranger());
+    std::array<Fd, 20> strangers;
+    for (Fd& each : strangers) each = door.stranger();
     EXPECT_TRUE(door.refused("too many handshakes at once"));
-    for (int i = 0; i < 16; ++i) EXPECT_TRUE(closed_soon(strangers[static_cast<std::size_t>(i)]));
+    for (const Fd& each : std::span{strangers}.first(16)) EXPECT_TRUE(closed_soon(each));
     expect_works(link);
     Link later{door};
     expect_works(later);
