@@ -58,9 +58,9 @@ Result<Hello> Sender::hear_hello() {
     }
     TS_ASSIGN(const Hello hello, body_of<Hello>(message, MessageType::kHello));
     if (hello.volume != options_.volume)
-        return refuse(fmt::format(
-            "the standby is of another volume ({:016x}), and this primary of {:016x}", hello.volume,
-            options_.volume));
+        return refuse(
+            fmt::format("the standby is of another volume ({:016x}), and this primary of {:016x}",
+                        hello.volume, options_.volume));
     return hello;
 }
 
@@ -138,8 +138,7 @@ void Sender::begin_session(const Hello& hello, const Welcome& welcome) {
     announced_ = Lsn{};
     durable_ = start - 1;
     applied_ = kind == WelcomeKind::kContinue ? Lsn{hello.applied_lsn} : Lsn{};
-    resyncing_ =
-        kind == WelcomeKind::kResync || (hello.flags & kHelloResyncing) != 0;
+    resyncing_ = kind == WelcomeKind::kResync || (hello.flags & kHelloResyncing) != 0;
     keep_for_it_ = true;
     outstanding_.durable(durable_);
     chains_.clear();

@@ -79,11 +79,11 @@ void Sender::consider_going_alone(std::unique_lock<std::mutex>& lock) {
     lock.lock();
     if (!still_lost(loss) || stopping_) return;
     if (!fenced.ok()) {
-        fence_pause_ = fence_again_ ? std::min(2 * fence_pause_, kLongestFencePause)
-                                    : kFirstFencePause;
+        fence_pause_ =
+            fence_again_ ? std::min(2 * fence_pause_, kLongestFencePause) : kFirstFencePause;
         fence_again_ = Clock::now() + fence_pause_;
-        hold_ = fmt::format("commits wait for it: fence_peer has failed: {}",
-                            fenced.error().text());
+        hold_ =
+            fmt::format("commits wait for it: fence_peer has failed: {}", fenced.error().text());
         spdlog::error("standby {}: {}", options_.target, hold_);
         return;
     }

@@ -351,8 +351,7 @@ class Host : public Link {
     };
     Caller call(const Greeting& greeting) {
         Caller caller;
-        caller.connector =
-            tcp_connector({.host = "127.0.0.1", .port = host->port()}, secret, 5s);
+        caller.connector = tcp_connector({.host = "127.0.0.1", .port = host->port()}, secret, 5s);
         auto transport = caller.connector->connect();
         EXPECT_TRUE(transport.ok()) << transport.error().text();
         caller.transport = *transport;
