@@ -48,7 +48,8 @@ Status Sender::handshake() {
 Result<Hello> Sender::hear_hello() {
     Message message;
     if (const auto received = receive_message(*transport_, message); !received.ok()) {
-        if (received.error().code != EPROTONOSUPPORT) return received.error();
+        if (received.error().code != EPROTONOSUPPORT)
+            return make_error(received.error().code, "hear from the standby");
         return refuse(received.error().doing);
     }
     if (message.type == MessageType::kRefuse) {
