@@ -19,7 +19,11 @@ void Sender::disconnected(const Error& why) {
     const std::lock_guard lock{mutex_};
     const std::string said = std::exchange(heard_last_, {});
     if (stopping_) return;
-    const std::string text = said.empty() ? why.text() : said;
+    // Whichever call it was that noticed.
+    const bool gone = transport_ && (why.code == EPIPE || why.code == ECONNRESET);
+    const std::string text = !said.empty() ? said
+                             : gone        ? make_error(ECONNRESET, "hear from the standby").text()
+                                           : why.text();
     if (trouble_ != text || greeted_) spdlog::warn("standby {}: {}", options_.target, text);
     if (!cannot_apply_ || refused_) {
         trouble_ = text;
