@@ -3,9 +3,9 @@
 // and one queue of waiters ordered by Lsn.
 //
 // Invariants: committed() never falls; it never passes local(); it never passes the watermarks of
-// the standbys that are waited for (kAll: of any of them; kAny: of all of them). A waiter is answered exactly once, from the thread that moved the
-// watermark (or from wait() itself), with no lock held.
-// Threads: any. Lock: `mutex_`, protects everything here, taken last of all locks.
+// the standbys that are waited for (kAll: of any of them; kAny: of all of them). A waiter is
+// answered exactly once, from the thread that moved the watermark (or from wait() itself), with no
+// lock held. Threads: any. Lock: `mutex_`, protects everything here, taken last of all locks.
 #pragma once
 
 #include <atomic>

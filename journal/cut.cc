@@ -24,7 +24,8 @@ Status sync_folder(const std::string& directory) {
 // The first `kept` bytes of the segment, and zeros: what stood there must not be found again behind
 // the frames that come now.
 Status copy_cut(const Segment& source, std::uint64_t kept, const std::string& path) {
-    const Fd target{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_DIRECT | O_CLOEXEC, 0600)};
+    const Fd target{
+        ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_DIRECT | O_CLOEXEC, 0600)};
     if (!target.valid()) return last_error("make {}", path);
     const AlignedBuffer buffer{kCopyBytes};
     for (std::uint64_t at = 0; at < source.header.bytes;) {

@@ -10,9 +10,9 @@
 
 namespace twinspool {
 
-// The journal ends with `end` when this returns, durably. EBADMSG: no frame ends there, or its chain
-// is another; nothing is done then. Killed in between, the journal ends there or anywhere behind it,
-// and is whole: it can be done again.
+// The journal ends with `end` when this returns, durably. EBADMSG: no frame ends there, or its
+// chain is another; nothing is done then. Killed in between, the journal ends there or anywhere
+// behind it, and is whole: it can be done again.
 Status cut_back(const std::string& directory, std::uint64_t volume, Position end);
 
 }  // namespace twinspool

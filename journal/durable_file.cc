@@ -76,8 +76,7 @@ Status write_durable(const DurableFile& file, Bytes body) {
     TS_TRY(write_all(fd.get(), std::as_bytes(std::span{&head, 1}), path));
     TS_TRY(write_all(fd.get(), body, path));
     if (::fsync(fd.get()) != 0) return last_error("sync {}", path);
-    if (::rename(path.c_str(), file.path().c_str()) != 0)
-        return last_error("name {}", file.path());
+    if (::rename(path.c_str(), file.path().c_str()) != 0) return last_error("name {}", file.path());
     return sync_folder(file.directory);
 }
 

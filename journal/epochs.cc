@@ -33,8 +33,7 @@ Result<std::vector<Epoch>> read_epochs(const std::string& directory) {
     for (std::size_t at = 0; at < body->size(); at += sizeof(StoredEpoch)) {
         StoredEpoch stored;
         std::memcpy(&stored, body->data() + at, sizeof stored);
-        epochs.push_back(
-            {stored.number, stored.id, Lsn{stored.first_lsn}, Chain{stored.chain}});
+        epochs.push_back({stored.number, stored.id, Lsn{stored.first_lsn}, Chain{stored.chain}});
     }
     return epochs;
 }

@@ -119,10 +119,8 @@ Status Journal::Parts::begin_epoch() {
     std::erase_if(epochs, [](const Epoch& each) { return each.id == 0; });
     std::uint32_t newest = found.epoch.number;
     for (const Epoch& each : epochs) newest = std::max(newest, each.number);
-    epoch = Epoch{.number = newest + 1,
-                  .id = 0,
-                  .first_lsn = found.end.lsn + 1,
-                  .chain = found.end.chain};
+    epoch = Epoch{
+        .number = newest + 1, .id = 0, .first_lsn = found.end.lsn + 1, .chain = found.end.chain};
     if (::getrandom(&epoch.id, sizeof epoch.id, 0) != sizeof epoch.id)
         return last_error("get a random number");
     epochs.push_back(epoch);

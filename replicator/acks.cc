@@ -183,8 +183,10 @@ Lsn Sender::needs_from() const {
 void Sender::give_up_catching_up() {
     const std::lock_guard lock{mutex_};
     if (keep_for_it_)
-        spdlog::warn("standby {}: too far behind for the journal's limit; it is compared by hash when it is back",
-                     options_.target);
+        spdlog::warn(
+            "standby {}: too far behind for the journal's limit; it is compared by hash when it is "
+            "back",
+            options_.target);
     keep_for_it_ = false;
 }
 

@@ -36,13 +36,13 @@ Result<Agreement> agree_on(const Hello& hello, const OurHistory& ours) {
     const Lsn bound = std::max(Lsn{hello.applied_lsn}, std::min(Lsn{hello.committed}, end));
     if (end > *kept && *kept < bound)
         return forked(
-            hello,
-            fmt::format("of which this primary has nothing behind record {}, and it has applied, or "
-                        "knows to be committed, all up to record {}",
-                        kept->value, bound.value));
+            hello, fmt::format(
+                       "of which this primary has nothing behind record {}, and it has applied, or "
+                       "knows to be committed, all up to record {}",
+                       kept->value, bound.value));
     const Lsn common = std::min(end, *kept);
-    return Agreement{
-        common + 1 >= ours.oldest ? WelcomeKind::kContinue : WelcomeKind::kResync, common};
+    return Agreement{common + 1 >= ours.oldest ? WelcomeKind::kContinue : WelcomeKind::kResync,
+                     common};
 }
 
 }  // namespace twinspool

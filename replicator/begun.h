@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Begun: where the journal of a standby's store begins anew, in the file `begun` beside its
 // segments. It is written first of all, and counts from the moment at which the catalogue stands at
-// `told_from` - 1 or later: so a store whose process died anywhere in between is either the old one,
-// with a file that does not count, or the new one, whose older segments are stale. It is forgotten
-// when the first frame is there: the segments speak for themselves then, and the first may be
-// recycled.
+// `told_from` - 1 or later: so a store whose process died anywhere in between is either the old
+// one, with a file that does not count, or the new one, whose older segments are stale. It is
+// forgotten when the first frame is there: the segments speak for themselves then, and the first
+// may be recycled.
 #pragma once
 
 #include <cstdint>

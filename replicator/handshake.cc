@@ -48,7 +48,8 @@ Status Sender::handshake() {
 Result<Hello> Sender::hear_hello() {
     Message message;
     if (const auto received = receive_message(*transport_, message); !received.ok()) {
-        if (received.error().code != EPROTONOSUPPORT) return received.error();
+        if (received.error().code != EPROTONOSUPPORT)
+            return make_error(received.error().code, "hear from the standby");
         return refuse(received.error().doing);
     }
     if (message.type == MessageType::kRefuse) {
@@ -58,9 +59,9 @@ Result<Hello> Sender::hear_hello() {
     }
     TS_ASSIGN(const Hello hello, body_of<Hello>(message, MessageType::kHello));
     if (hello.volume != options_.volume)
-        return refuse(fmt::format(
-            "the standby is of another volume ({:016x}), and this primary of {:016x}", hello.volume,
-            options_.volume));
+        return refuse(
+            fmt::format("the standby is of another volume ({:016x}), and this primary of {:016x}",
+                        hello.volume, options_.volume));
     return hello;
 }
 
@@ -138,8 +139,7 @@ void Sender::begin_session(const Hello& hello, const Welcome& welcome) {
     announced_ = Lsn{};
     durable_ = start - 1;
     applied_ = kind == WelcomeKind::kContinue ? Lsn{hello.applied_lsn} : Lsn{};
-    resyncing_ =
-        kind == WelcomeKind::kResync || (hello.flags & kHelloResyncing) != 0;
+    resyncing_ = kind == WelcomeKind::kResync || (hello.flags & kHelloResyncing) != 0;
     keep_for_it_ = true;
     outstanding_.durable(durable_);
     chains_.clear();

@@ -19,7 +19,11 @@ void Sender::disconnected(const Error& why) {
     const std::lock_guard lock{mutex_};
     const std::string said = std::exchange(heard_last_, {});
     if (stopping_) return;
-    const std::string text = said.empty() ? why.text() : said;
+    // Whichever call it was that noticed.
+    const bool gone = transport_ && (why.code == EPIPE || why.code == ECONNRESET);
+    const std::string text = !said.empty() ? said
+                             : gone        ? make_error(ECONNRESET, "hear from the standby").text()
+                                           : why.text();
     if (trouble_ != text || greeted_) spdlog::warn("standby {}: {}", options_.target, text);
     if (!cannot_apply_ || refused_) {
         trouble_ = text;
@@ -79,11 +83,11 @@ void Sender::consider_going_alone(std::unique_lock<std::mutex>& lock) {
     lock.lock();
     if (!still_lost(loss) || stopping_) return;
     if (!fenced.ok()) {
-        fence_pause_ = fence_again_ ? std::min(2 * fence_pause_, kLongestFencePause)
-                                    : kFirstFencePause;
+        fence_pause_ =
+            fence_again_ ? std::min(2 * fence_pause_, kLongestFencePause) : kFirstFencePause;
         fence_again_ = Clock::now() + fence_pause_;
-        hold_ = fmt::format("commits wait for it: fence_peer has failed: {}",
-                            fenced.error().text());
+        hold_ =
+            fmt::format("commits wait for it: fence_peer has failed: {}", fenced.error().text());
         spdlog::error("standby {}: {}", options_.target, hold_);
         return;
     }

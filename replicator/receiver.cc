@@ -38,7 +38,8 @@ Result<Fd> lock_store(const std::string& path) {
 #ifdef TWINSPOOL_FAULTS
 // TWINSPOOL_FLIP=lsn: the frame with that record is written with a bit that is not what came.
 void flip_for_test(std::span<std::byte> bytes, const FrameHeader& header) {
-    static const char* const chosen = std::getenv("TWINSPOOL_FLIP");  // NOLINT(concurrency-mt-unsafe)
+    static const char* const chosen =
+        std::getenv("TWINSPOOL_FLIP");  // NOLINT(concurrency-mt-unsafe)
     if (chosen == nullptr) return;
     static std::atomic<bool> done{false};
     const std::uint64_t lsn = std::strtoull(chosen, nullptr, 10);
@@ -243,8 +244,8 @@ Status Receiver::take_frame(std::span<std::byte> bytes) {
         // Of the bytes that were written, not of what their header says of them.
         const Chain written = chain_of(bytes);
         const std::lock_guard lock{send_mutex_};
-        durable_ = {end_.end.lsn, written == Chain{header.checksum} ? written
-                                                                    : Chain{~header.checksum}};
+        durable_ = {end_.end.lsn,
+                    written == Chain{header.checksum} ? written : Chain{~header.checksum}};
     }
     TS_FAULT(receiver_written);
     TS_TRY(ack());

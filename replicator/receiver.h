@@ -118,7 +118,8 @@ class Receiver {
     std::unique_ptr<DirectAppender> appender_;
     bool running_ = false;  // the applier's thread
     bool begun_ = true;     // there may be a file that says so (begun.h)
-    bool suspect_ = false;  // the store may not be what we think: it is read anew before the next link
+    bool suspect_ =
+        false;  // the store may not be what we think: it is read anew before the next link
 
     mutable std::mutex applier_mutex_;  // held while the pointer changes, and by status()
     std::unique_ptr<Applier> applier_;

@@ -73,10 +73,11 @@ Status Receiver::cut_back_to(Position end) {
     finish();
     const Lsn bound = std::max({applicable(), applier_->begun(), applier_->applied()});
     if (end.lsn < bound)
-        return make_error(EBADMSG,
-                          "forked history: the primary goes on behind record {}, and here all up to "
-                          "record {} is committed; nothing was changed",
-                          end.lsn.value, bound.value);
+        return make_error(
+            EBADMSG,
+            "forked history: the primary goes on behind record {}, and here all up to "
+            "record {} is committed; nothing was changed",
+            end.lsn.value, bound.value);
     spdlog::warn("standby {}: records {} to {} were lost by the primary, and go", store_.path,
                  end.lsn.value + 1, end_.end.lsn.value);
     appender_.reset();

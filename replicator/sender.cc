@@ -147,8 +147,8 @@ Status Sender::connect() {
 // Called with mutex_ held.
 bool Sender::something_to_send() const {
     const Lsn next{next_};
-    return !queue_.empty() || journal_.commit().local() >= next || !queueing_ || hurry_ > hurried_ ||
-           !differs_.empty();
+    return !queue_.empty() || journal_.commit().local() >= next || !queueing_ ||
+           hurry_ > hurried_ || !differs_.empty();
 }
 
 Status Sender::stream() {
@@ -159,8 +159,8 @@ Status Sender::stream() {
     for (;;) {
         std::unique_lock lock{mutex_};
         // What has been sent will soon be committed, and the standby must hear of it.
-        const bool expecting = announced_ < journal_.commit().committed() ||
-                               announced_ + 1 < Lsn{next_};
+        const bool expecting =
+            announced_ < journal_.commit().committed() || announced_ + 1 < Lsn{next_};
         changed_.wait_for(lock, expecting ? Nanoseconds{kAnnounceAfter} : heartbeat_every_,
                           [this] { return stopping_ || !streaming_ || something_to_send(); });
         if (stopping_) return {};

@@ -110,8 +110,8 @@ class Sender final : public FrameSink, public Commit::Observer {
     [[nodiscard]] std::optional<ToldSnapshots> snapshots() const;
     // The first Lsn that the standby still needs from the journal here.
     [[nodiscard]] Lsn needs_from() const;
-    // journal_limit is reached: what it has not got is not kept for it any longer. If it needs that,
-    // its next session is a resync.
+    // journal_limit is reached: what it has not got is not kept for it any longer. If it needs
+    // that, its next session is a resync.
     void give_up_catching_up();
 
    private:
@@ -187,8 +187,8 @@ class Sender final : public FrameSink, public Commit::Observer {
     std::string trouble_;
     std::string heard_last_;  // what was said, or not said, before this link ended
     bool silent_ = false;     // this link, for too long
-    std::string hold_;     // why commits go on waiting for it although it is lost
-    std::string differs_;  // what its bytes are not; stays until it is agreed with again
+    std::string hold_;        // why commits go on waiting for it although it is lost
+    std::string differs_;     // what its bytes are not; stays until it is agreed with again
     bool cannot_apply_ = false;
     bool resyncing_ = false;
     SentChains chains_;

@@ -206,9 +206,8 @@ Result<void> StandbyHost::Parts::admit(std::unique_lock<std::mutex>& lock, Call&
     next = &call;  // whoever waited for its turn sees that it has lost it
     changed.notify_all();
     if (serving != nullptr) serving->transport->shutdown();
-    const bool gone = changed.wait_for(lock, kGoesWithin, [&] {
-        return stopping || next != &call || serving == nullptr;
-    });
+    const bool gone = changed.wait_for(
+        lock, kGoesWithin, [&] { return stopping || next != &call || serving == nullptr; });
     if (next != &call) return make_error(ECANCELED, "a later call has taken its place");
     next = nullptr;
     if (stopping) return make_error(ESHUTDOWN, "this standby is going down");
@@ -285,10 +284,10 @@ StandbyHostStatus StandbyHost::status() const {
     const std::lock_guard lock{parts_->mutex};
     const Call* serving = parts_->serving;
     if (serving != nullptr) status.from = serving->from;
-    status.heard_seconds = std::chrono::duration<double>(
-                               serving != nullptr ? serving->transport->heard_for()
-                                                  : Clock::now() - parts_->heard_last)
-                               .count();
+    status.heard_seconds =
+        std::chrono::duration<double>(serving != nullptr ? serving->transport->heard_for()
+                                                         : Clock::now() - parts_->heard_last)
+            .count();
     status.refused = parts_->refusals;
     status.last_refused = parts_->last_refused;
     status.last_refused_at = parts_->last_refused_at;

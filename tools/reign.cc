@@ -268,10 +268,8 @@ std::optional<std::string> Reign::standby_report() const {
 }
 
 std::vector<Sender*> Reign::counting() const {
-    const bool any =
-        std::any_of(config_.standbys.begin(), config_.standbys.end(), [](const auto& each) {
-            return each.wait;
-        });
+    const bool any = std::any_of(config_.standbys.begin(), config_.standbys.end(),
+                                 [](const auto& each) { return each.wait; });
     std::vector<Sender*> counting;
     for (std::size_t i = 0; i < senders_.size(); ++i)
         if (config_.standbys[i].wait || !any) counting.push_back(senders_[i].get());
@@ -288,8 +286,8 @@ bool Reign::look_settled(bool walked) {
         const auto reached = sender->wait_applied(*settle_at_, Nanoseconds{0});
         if (reached.ok() && reached.value()) ++applied;
     }
-    const bool enough = config_.ack == AckRule::kAny ? applied > 0 || counted.empty()
-                                                     : applied == counted.size();
+    const bool enough =
+        config_.ack == AckRule::kAny ? applied > 0 || counted.empty() : applied == counted.size();
     settled_ = enough;
     return settled_;
 }
@@ -419,14 +417,14 @@ Reign::Reached Reign::check(Sender& sender, Goal goal, Lsn lsn) const {
         return {true, ""};
     }
     const auto status = sender.status();
-    return {false, status.trouble.empty() ? fmt::format("the standby {} is {} records behind",
-                                                        status.target, status.lag_records)
-                                          : fmt::format("the standby {}: {}", status.target,
-                                                        status.trouble)};
+    return {false, status.trouble.empty()
+                       ? fmt::format("the standby {} is {} records behind", status.target,
+                                     status.lag_records)
+                       : fmt::format("the standby {}: {}", status.target, status.trouble)};
 }
 
-// Both sides, whether commits wait for the standby now or not: that is what the asker wants to know.
-// Under kAny one of those that count is enough.
+// Both sides, whether commits wait for the standby now or not: that is what the asker wants to
+// know. Under kAny one of those that count is enough.
 Reign::Reached Reign::check(Goal goal, Lsn lsn) {
     if (journal_->failure() != 0) return {false, "the local journal cannot be written"};
     if (journal_->commit().local() < lsn) return {false, "not durable here yet"};

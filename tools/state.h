@@ -4,14 +4,13 @@
 // in-sync is said only when the volume is seeded, the walk of this start is complete, and the
 // standby is connected, waited for, and able to apply. degraded: commits count one copy, or fewer
 // than they should.
-// Of several standbys those count that are configured to be waited for (all, if none is). ack = all:
-// in-sync says that each of them is, degraded that one is alone. ack = any: in-sync says that one of
-// them has everything that was acknowledged, or that all are connected, so that one of them has it;
-// degraded that all are alone. A standby that is lost while on_standby_loss is freeze, or before
-// fence_peer has succeeded, makes it catching-up: commits wait, and two copies are still what is
-// promised.
-// catching-up: everything between. failed: the local journal cannot be written; only the end of the
-// daemon leads out of it. Values and pure functions; any thread.
+// Of several standbys those count that are configured to be waited for (all, if none is). ack =
+// all: in-sync says that each of them is, degraded that one is alone. ack = any: in-sync says that
+// one of them has everything that was acknowledged, or that all are connected, so that one of them
+// has it; degraded that all are alone. A standby that is lost while on_standby_loss is freeze, or
+// before fence_peer has succeeded, makes it catching-up: commits wait, and two copies are still
+// what is promised. catching-up: everything between. failed: the local journal cannot be written;
+// only the end of the daemon leads out of it. Values and pure functions; any thread.
 #pragma once
 
 #include <array>

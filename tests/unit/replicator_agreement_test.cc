@@ -9,10 +9,8 @@ namespace twinspool {
 namespace {
 
 // Reigns 11 from 1, 12 from 50, 13 from 90 (lost with the power), 14 from 90; the newest is 200.
-const std::vector<Epoch> kEpochs{{1, 11, Lsn{1}, {}},
-                                 {2, 12, Lsn{50}, {}},
-                                 {3, 13, Lsn{90}, {}},
-                                 {4, 14, Lsn{90}, {}}};
+const std::vector<Epoch> kEpochs{
+    {1, 11, Lsn{1}, {}}, {2, 12, Lsn{50}, {}}, {3, 13, Lsn{90}, {}}, {4, 14, Lsn{90}, {}}};
 
 struct Case {
     const char* name;

@@ -351,8 +351,7 @@ class Host : public Link {
     };
     Caller call(const Greeting& greeting) {
         Caller caller;
-        caller.connector =
-            tcp_connector({.host = "127.0.0.1", .port = host->port()}, secret, 5s);
+        caller.connector = tcp_connector({.host = "127.0.0.1", .port = host->port()}, secret, 5s);
         auto transport = caller.connector->connect();
         EXPECT_TRUE(transport.ok()) << transport.error().text();
         caller.transport = *transport;
@@ -378,7 +377,10 @@ TEST_F(Host, TheWholeWay) {
     EXPECT_EQ(host->status().received_records, last.value);
     down();
     EXPECT_TRUE(soon([&] { return host->status().from.empty(); }));
-    up();  // another reign, and the store has stayed loaded
+    // Another reign, and the store has stayed loaded.
+    sender_options.connector =
+        tcp_connector({.host = "127.0.0.1", .port = host->port()}, secret, 5s);
+    up();
     EXPECT_TRUE(reaches(add())) << sender->status().trouble;
 }
 
