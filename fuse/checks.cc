@@ -15,7 +15,8 @@ namespace {
 
 // From here on a hole is logged as such; a smaller one is compared as zeros.
 constexpr std::uint64_t kLargeHole = kMaxDataBytes;
-constexpr std::size_t kMostXattrBytes = std::size_t{256} * 1024;
+constexpr std::size_t kUsualXattrBytes = std::size_t{8} * 1024;
+constexpr std::size_t kMostXattrBytes = std::size_t{512} * 1024;
 
 std::vector<std::byte>& content_buffer() {
     thread_local std::vector<std::byte> buffer(kMaxDataBytes);
@@ -100,36 +101,48 @@ Result<ContentStep> check_content(Volume& volume, Checkbook& book, Inode& file, 
     return step;
 }
 
-Status check_object(Volume& volume, Checkbook& book, Inode& object, Asked asked) {
-    TS_ASSIGN(const Lease lease, volume.lease(object));
-    const int fd = lease.fd();
-    const std::size_t credit = max_encoded_size(kMostXattrBytes + PATH_MAX);
-    return with_object(
-        volume, object, fd, credit, [&](Turn& turn, const struct statx& now) -> Status {
-            TS_ASSIGN(auto xattrs, read_xattrs(fd));
-            std::sort(xattrs.begin(), xattrs.end(),
-                      [](const Xattr& one, const Xattr& other) { return one.name < other.name; });
-            std::vector<std::byte> encoded;
-            for (const Xattr& xattr : xattrs)
-                add_checked_xattr(encoded,
-                                  {.name = xattr.name,
-                                   .value = {reinterpret_cast<const char*>(xattr.value.data()),
-                                             xattr.value.size()}});
-            if (encoded.size() > kMostXattrBytes) return plain(E2BIG);
-            std::string target;
-            if (S_ISLNK(now.stx_mode)) {
-                TS_ASSIGN(target, link_target(fd));
-            }
-            book.log(turn,
-                     CheckObjectOp{.object = object.id,
-                                   .attributes = attributes_of(now),
-                                   .device = device_of(now),
-                                   .target = target,
-                                   .exact = asked.exact(),
-                                   .xattrs = encoded},
-                     std::move(asked));
-            return {};
-        });
+namespace {
+
+// E2BIG: `most` is not enough for its extended attributes.
+Status check_object_within(Volume& volume, Checkbook& book, Inode& object, int fd,
+                           const Asked& asked, std::size_t most) {
+    const auto log = [&](Turn& turn, const struct statx& now) -> Status {
+        TS_ASSIGN(auto xattrs, read_xattrs(fd));
+        std::sort(xattrs.begin(), xattrs.end(),
+                  [](const Xattr& one, const Xattr& other) { return one.name < other.name; });
+        std::vector<std::byte> encoded;
+        for (const Xattr& xattr : xattrs)
+            add_checked_xattr(encoded, {.name = xattr.name,
+                                        .value = {reinterpret_cast<const char*>(xattr.value.data()),
+                                                  xattr.value.size()}});
+        std::string target;
+        if (S_ISLNK(now.stx_mode)) {
+            TS_ASSIGN(target, link_target(fd));
+        }
+        if (encoded.size() + target.size() > most) return plain(E2BIG);
+        book.log(turn,
+                 CheckObjectOp{.object = object.id,
+                               .attributes = attributes_of(now),
+                               .device = device_of(now),
+                               .target = target,
+                               .exact = asked.exact(),
+                               .xattrs = encoded},
+                 asked);
+        return {};
+    };
+    return with_object(volume, object, fd, max_encoded_size(most), log);
+}
+
+}  // namespace
+
+// With a descriptor of its own: a walk through everything would push the others' out of the cache.
+Status check_object(Volume& volume, Checkbook& book, Inode& object, const Asked& asked) {
+    TS_ASSIGN(const Fd fd,
+              open_handle(volume.backing_fd(object), object.handle, O_PATH | O_NOFOLLOW));
+    const Status usual =
+        check_object_within(volume, book, object, fd.get(), asked, kUsualXattrBytes);
+    if (usual.ok() || usual.error().code != E2BIG) return usual;
+    return check_object_within(volume, book, object, fd.get(), asked, kMostXattrBytes);
 }
 
 Status log_size(Volume& volume, Inode& file, int fd) {

@@ -36,7 +36,7 @@ Result<Fd> open_content(Volume& volume, const Inode& file);
 // was hashed without the lock counts if nothing has changed the file since.
 Result<ContentStep> check_content(Volume& volume, Checkbook& book, Inode& file, int fd,
                                   Asked asked);
-Status check_object(Volume& volume, Checkbook& book, Inode& object, Asked asked);
+Status check_object(Volume& volume, Checkbook& book, Inode& object, const Asked& asked);
 
 // The file's size as it is now: what a standby has beyond it is cut off.
 Status log_size(Volume& volume, Inode& file, int fd);

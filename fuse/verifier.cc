@@ -46,6 +46,10 @@ Status Verifier::begin(const VerifyOptions& options) {
     lock.unlock();
     if (before.joinable()) before.join();
     lock.lock();
+    if (stopped_) {
+        report_.running = false;
+        return make_error(ESHUTDOWN, "verify a volume that goes down");
+    }
     thread_ = std::thread{
         [this, options, start = std::move(start)]() mutable { run(options, std::move(start)); }};
     return {};
@@ -266,9 +270,9 @@ Result<std::uint64_t> Verifier::visit_entry(const Subject& directory, const char
     return visit(std::move(subject));
 }
 
-Status Verifier::ask_object(std::uint64_t number, Asked asked) {
+Status Verifier::ask_object(std::uint64_t number, const Asked& asked) {
     Item& item = items_.at(number);
-    TS_TRY(check_object(volume_, book_, *item.subject.object, std::move(asked)));
+    TS_TRY(check_object(volume_, book_, *item.subject.object, asked));
     ++item.open;
     return {};
 }
@@ -300,20 +304,21 @@ Status Verifier::ask_chunk(std::uint64_t number, int fd, Asked asked, ContentSte
 Status Verifier::ask_entries(std::uint64_t number, const KnownIds& known, const Asked& asked) {
     Item& item = items_.at(number);
     Inode& directory = *item.subject.object;
-    TS_ASSIGN(const Lease lease, volume_.lease(directory));
+    TS_ASSIGN(const Fd fd, open_handle(volume_.backing_fd(directory), directory.handle,
+                                       O_RDONLY | O_DIRECTORY | O_NOATIME));
     std::uint32_t changes = 0;
     {
         const std::lock_guard lock{directory.mutex};
         changes = directory.changes;
     }
-    TS_ASSIGN(auto entries, entries_with_ids(volume_, directory, lease.fd(), known));
+    TS_ASSIGN(auto entries, entries_with_ids(volume_, directory, fd.get(), known));
     Turn turn{volume_.journal, Turn::Waiting::kAllowed};
     const GatePass pass{volume_.gate};
     ObjectLocks locks;
     (void)locks.lock({&directory}, turn);
     if (!volume_.told(directory) || directory.unlinked) return plain(ESTALE);
     if (directory.changes != changes) {
-        TS_ASSIGN(entries, entries_with_ids(volume_, directory, lease.fd(), known));
+        TS_ASSIGN(entries, entries_with_ids(volume_, directory, fd.get(), known));
     }
     return log_entries(turn, item, entries, asked);
 }

@@ -79,7 +79,7 @@ class Verifier {
                                       std::vector<Subject>& inner);
     std::uint64_t add(Subject subject);
     void asked_all(std::uint64_t number);
-    Status ask_object(std::uint64_t number, Asked asked);
+    Status ask_object(std::uint64_t number, const Asked& asked);
     Status ask_content(std::uint64_t number);
     Status ask_chunk(std::uint64_t number, int fd, Asked asked, ContentStep& step);
     Status ask_entries(std::uint64_t number, const KnownIds& known, const Asked& asked);

@@ -81,7 +81,7 @@ Status Verifier::ask_again(std::uint64_t number, Asked asked) {
     Item& item = items_.at(number);
     switch (asked.aspect) {
         case Aspect::kObject:
-            return ask_object(number, std::move(asked));
+            return ask_object(number, asked);
         case Aspect::kEntries:
             return ask_entries(number, {}, asked);
         case Aspect::kContent:

@@ -97,7 +97,8 @@ class FuseChecks : public FuseTest {
     }
     std::string big(std::size_t bytes) {
         std::string text(bytes, 'x');
-        for (std::size_t i = 0; i < bytes; i += 100) text[i] = static_cast<char>('a' + i / 100 % 26);
+        for (std::size_t i = 0; i < bytes; i += 100)
+            text[i] = static_cast<char>('a' + i / 100 % 26);
         return text;
     }
 };
@@ -219,8 +220,9 @@ TEST_F(FuseChecks, WhatIsMadeDuringAResyncIsNotChecked) {
     put("old", "content");
     std::atomic<bool> made{false};
     resync([&](const Record& record) -> std::vector<Finding> {
-        if (content(record) != nullptr && !made.exchange(true))
+        if (content(record) != nullptr && !made.exchange(true)) {
             EXPECT_TRUE(write(create("new"), "fresh").ok());
+        }
         return {};
     });
     EXPECT_EQ(count(logged(), "check-content"), 1);
