@@ -2,10 +2,21 @@
 #include "replicator/wire.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 namespace twinspool {
 namespace {
+
+// TWINSPOOL_WIRE_VERSION=N makes a side of a test build speak another one.
+std::uint16_t spoken_version() {
+#ifdef TWINSPOOL_FAULTS
+    static const char* const wish =
+        std::getenv("TWINSPOOL_WIRE_VERSION");  // NOLINT(concurrency-mt-unsafe)
+    if (wish != nullptr) return static_cast<std::uint16_t>(std::strtoul(wish, nullptr, 10));
+#endif
+    return kWireVersion;
+}
 
 std::size_t body_limit(MessageType type) {
     switch (type) {
@@ -68,7 +79,7 @@ Snapshot snapshot_of(const WireSnapshot& record) {
 Status send_message(LinkTransport& transport, MessageType type, Bytes body) {
     TS_ASSERT(body.size() <= body_limit(type));
     const MessageHeader header{.magic = kWireMagic,
-                               .version = kWireVersion,
+                               .version = spoken_version(),
                                .type = static_cast<std::uint16_t>(type),
                                .size = static_cast<std::uint32_t>(body.size()),
                                .reserved = 0};
@@ -180,12 +191,12 @@ Result<MessageHeader> check_message_header(Bytes bytes) {
     if (header.magic != kWireMagic)
         return make_error(EBADMSG, "read a message: the other side is not Twinspool");
     const bool refusal = header.type == static_cast<std::uint16_t>(MessageType::kRefuse);
-    if (header.version != kWireVersion && !refusal)
+    if (header.version != spoken_version() && !refusal)
         return make_error(
             EPROTONOSUPPORT,
             "understand the other side: it speaks version {} of the protocol, and this "
             "one version {}: install the same Twinspool on both",
-            header.version, kWireVersion);
+            header.version, spoken_version());
     if (!known(header.type) || header.size > body_limit(static_cast<MessageType>(header.type)))
         return make_error(EBADMSG, "read a message: type {} with {} bytes", header.type,
                           header.size);

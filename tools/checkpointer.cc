@@ -65,7 +65,10 @@ void Checkpointer::run() {
         }
         recycle();
         if (is_full()) {
-            for (Sender* sender : senders_) sender->give_up_catching_up();
+            // Only who holds back what a checkpoint has set free: the rest would free nothing.
+            const Lsn checkpoint = journal_.counters().checkpoint;
+            for (Sender* sender : senders_)
+                if (sender->needs_from() <= checkpoint) sender->give_up_catching_up();
             recycle();
         }
         lock.lock();

@@ -309,8 +309,10 @@ VolumeFacts Reign::facts() {
     for (Sender* sender : counted) {
         const auto status = sender->status();
         if (status.state == LinkState::kAlone) ++alone;
-        // What it cannot apply it has durably, but nobody should call that well.
-        if (status.state != LinkState::kInSync || status.cannot_apply || status.resyncing) continue;
+        // What it cannot apply it has durably, but nobody should call that well; nor a tree that is
+        // a mixture, until it has applied what the walk has told it.
+        if (status.state != LinkState::kInSync || status.cannot_apply) continue;
+        if (status.resyncing && (!settle_at_ || status.applied < *settle_at_)) continue;
         ++well;
         if (status.durable >= committed) ++has_all;
     }

@@ -134,6 +134,8 @@ def test_killed_while_streaming(shared, fresh, name):
         victim.start()
         if not victim.died():
             load.start()
+            if name == "writer_new_segment":
+                Call(write_and_sync, volume.dir / "large", os.urandom(6 << 20))
             assert victim.wait(20), f"nothing reaches {victim.point}"
             if is_on_standby(name):
                 load.stop()
