@@ -93,7 +93,6 @@ Status Sender::compare(const Position& position) {
 }
 
 Result<Welcome> Sender::tell_anew(WelcomeKind kind) {
-    if (kind == WelcomeKind::kResync && !options_.resync) kind = WelcomeKind::kStartOver;
     const bool resync = kind == WelcomeKind::kResync;
     spdlog::warn("standby {}: {}", options_.target,
                  resync ? "what it lacks is not in the journal any more; it is compared by hash"

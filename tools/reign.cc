@@ -11,11 +11,6 @@
 #include <utility>
 
 #include "journal/clock.h"
-#include "replicator/local.h"
-#include "replicator/tcp.h"
-#include "tools/fence.h"
-#include "tools/secret.h"
-#include "tools/snapshots_status.h"
 
 namespace twinspool {
 namespace {
@@ -39,9 +34,6 @@ constexpr std::pair<std::string_view, Goal> kGoals[] = {{"durable", Goal::kDurab
                                                         {"applied", Goal::kApplied},
                                                         {"in-sync", Goal::kInSync},
                                                         {"named", Goal::kNamed}};
-
-// A host that does not answer at all is given up before that, and tried again.
-constexpr Nanoseconds kConnectWithin = 5s;
 
 constexpr const char* kUringSwitch = "/sys/module/fuse/parameters/enable_uring";
 
@@ -152,63 +144,6 @@ Verdict Reign::open_overlay() {
     return {};
 }
 
-SenderOptions Reign::link_options(std::size_t index, std::shared_ptr<Connector> connector) {
-    const StandbyConfig& standby = config_.standbys[index];
-    SenderOptions options;
-    options.index = static_cast<std::uint32_t>(index);
-    options.target = standby.target();
-    options.connector = std::move(connector);
-    options.journal_directory = paths_.journal();
-    options.volume = config_.id;
-    options.segment_bytes = config_.segment_size;
-    options.standby_timeout = config_.standby_timeout;
-    options.wait = standby.wait;
-    options.may_go_alone = config_.on_standby_loss == StandbyLoss::kContinue;
-    if (!config_.fence_peer.empty())
-        options.fence = [fence = Fence{.command = config_.fence_peer,
-                                       .volume = paths_.name,
-                                       .standby = standby.target(),
-                                       .timeout = config_.fence_timeout}] {
-            return run_fence(fence);
-        };
-    hear_checks(options);
-    return options;
-}
-
-Outcome<std::shared_ptr<Connector>> Reign::connector_to(std::size_t index) const {
-    const StandbyConfig& standby = config_.standbys[index];
-    if (standby.is_local()) {
-        StandbyProcess::Command command;
-        command.arguments = {"/proc/self/exe", kStandbyProcessCommand, paths_.name,
-                             std::to_string(index)};
-        return std::shared_ptr<Connector>{local_connector(std::move(command))};
-    }
-    TS_ASSIGN(const LinkSecret secret, load_secret(paths_, config_.id));
-    return std::shared_ptr<Connector>{
-        tcp_connector({.host = standby.host, .port = standby.port}, secret,
-                      std::min(config_.standby_timeout, kConnectWithin))};
-}
-
-Verdict Reign::open_links() {
-    std::vector<Sender*> senders;
-    for (std::size_t i = 0; i < config_.standbys.size(); ++i) {
-        TS_ASSIGN(auto connector, connector_to(i));
-        senders_.push_back(
-            std::make_unique<Sender>(link_options(i, std::move(connector)), *journal_));
-        senders.push_back(senders_.back().get());
-    }
-    std::vector<int> backing;
-    for (const auto& fd : backing_) backing.push_back(fd.get());
-    checkpointer_ =
-        std::make_unique<Checkpointer>(Checkpointer::Options{.every = config_.checkpoint_every,
-                                                             .limit_bytes = config_.journal_limit,
-                                                             .segment_bytes = config_.segment_size},
-                                       *journal_, backing, std::move(senders));
-    for (auto& sender : senders_) sender->start();
-    checkpointer_->start();
-    return {};
-}
-
 Lsn Reign::seed_again(Contents contents, std::uint32_t standby) {
     if (ending_) return owe_seed(contents);
     // By hash until it is known that nobody is owed that: the right one in doubt.
@@ -265,15 +200,6 @@ std::optional<std::string> Reign::standby_report() const {
             status.trouble, paths_.name);
     }
     return away;
-}
-
-std::vector<Sender*> Reign::counting() const {
-    const bool any = std::any_of(config_.standbys.begin(), config_.standbys.end(),
-                                 [](const auto& each) { return each.wait; });
-    std::vector<Sender*> counting;
-    for (std::size_t i = 0; i < senders_.size(); ++i)
-        if (config_.standbys[i].wait || !any) counting.push_back(senders_[i].get());
-    return counting;
 }
 
 bool Reign::look_settled(bool walked) {
@@ -344,71 +270,6 @@ VolumeState Reign::look() {
 }
 
 VolumeState Reign::watch() { return look(); }
-
-Json Reign::standby_json(const StandbyStatus& standby) const {
-    Json json;
-    json["target"] = standby.target;
-    json["wait"] = standby.wait;
-    json["connected"] = standby.connected;
-    json["state"] = name_of(standby.state);
-    json["pid"] = standby.pid;
-    json["durable_lsn"] = standby.durable.value;
-    json["applied_lsn"] = standby.applied.value;
-    json["lag_records"] = standby.lag_records;
-    json["lag_bytes"] = standby.lag_bytes;
-    json["lag_seconds"] = standby.lag_seconds;
-    json["queued_records"] = standby.sent_records + standby.lag_records;
-    json["sent_records"] = standby.sent_records;
-    json["sent_bytes"] = standby.sent_bytes;
-    json["trouble"] = standby.trouble;
-    json["resyncing"] = standby.resyncing;
-    json["catch_up"] = standby.catch_up_seconds ? Json(*standby.catch_up_seconds) : Json();
-    return json;
-}
-
-// Those of the first standby that has told us of any: where there are several they have the same.
-Json Reign::snapshots_json() const {
-    std::optional<ToldSnapshots> told;
-    for (const auto& sender : senders_)
-        if (!told) told = sender->snapshots();
-    return told ? snapshots_status(told->count, told->snapshots) : snapshots_unknown();
-}
-
-Json Reign::status() {
-    const VolumeState state = look();
-    const auto counters = journal_->counters();
-    const auto walk = overlay_->walk();
-    Json json;
-    json["volume"] = paths_.name;
-    json["role"] = "primary";
-    json["state"] = spell(state);
-    json["mode"] = spell(config_.mode);
-    json["epoch"] = journal_->epoch().number;
-    json["pid"] = ::getpid();
-    json["transport"] = transport();
-    json["directories"] = Json::array();
-    for (const auto& directory : config_.directories)
-        json["directories"].push_back({{"path", directory.path}});
-    json["journal"] = {{"appended_lsn", counters.appended.value},
-                       {"durable_lsn", counters.durable.value},
-                       {"committed_lsn", counters.committed.value},
-                       {"checkpoint_lsn", counters.checkpoint.value},
-                       {"bytes", counters.bytes},
-                       {"limit", config_.journal_limit}};
-    json["standbys"] = Json::array();
-    for (std::size_t i = 0; i < senders_.size(); ++i) {
-        json["standbys"].push_back(standby_json(senders_[i]->status()));
-        json["standbys"].back()["kind"] = config_.standbys[i].is_local() ? "local" : "host";
-    }
-    json["snapshots"] = snapshots_json();
-    json["seed"] = {{"objects_done", walk.objects_done},   {"objects_total", walk.objects_total},
-                    {"bytes_done", walk.bytes_done},       {"bytes_total", walk.bytes_total},
-                    {"found_changed", walk.found_changed}, {"failed", walk.failed}};
-    json["seed"]["kind"] = walk.by_hash ? "resync" : "seed";
-    json["seed"]["bytes_different"] = walk.bytes_different;
-    json["seed"]["seconds_left"] = walk.seconds_left ? Json(*walk.seconds_left) : Json();
-    return json;
-}
 
 Reign::Reached Reign::check(Sender& sender, Goal goal, Lsn lsn) const {
     if (goal == Goal::kApplied || goal == Goal::kNamed) {
