@@ -13,8 +13,8 @@ from hosts import standby_has
 from load import Call, Deliveries, Load, write_and_sync
 from proxy import DAMAGES, DOWNSTREAM, UPSTREAM
 
-ROUNDS = int(os.environ.get("TWINSPOOL_LINK_ROUNDS", "24"))
-STORM_SECONDS = float(os.environ.get("TWINSPOOL_STORM_SECONDS", "6"))
+ROUNDS = int(os.environ.get("TWINSPOOL_LINK_ROUNDS", "16"))
+STORM_SECONDS = float(os.environ.get("TWINSPOOL_STORM_SECONDS", "4"))
 SEED = os.environ.get("TWINSPOOL_SEED") or str(random.randrange(10**9))
 CUTS = "fin", "rst", "silent", "cable"
 
