@@ -216,6 +216,7 @@ void Journal::forget_notes() { parts_->tail.layout().header.inherited_count = 0;
 Epoch Journal::epoch() const { return parts_->epoch; }
 const std::vector<Epoch>& Journal::epochs() const { return parts_->epochs; }
 std::uint32_t Journal::generation() const { return parts_->stamp.generation; }
+std::uint32_t Journal::seeded() const { return parts_->stamp.seeded; }
 Lsn Journal::appended() const { return parts_->filling->appended(); }
 Lsn Journal::oldest() const { return parts_->ledger.oldest(); }
 

@@ -130,6 +130,7 @@ class Journal {
     // All reigns there ever were, in the order in which they began (journal/epochs.h).
     [[nodiscard]] const std::vector<Epoch>& epochs() const;
     [[nodiscard]] std::uint32_t generation() const;  // that is told now, or was told last
+    [[nodiscard]] std::uint32_t seeded() const;      // the newest whose end is durable here
     [[nodiscard]] JournalCounters counters() const;
     [[nodiscard]] Lsn appended() const;
     [[nodiscard]] Lsn oldest() const;  // first Lsn still in a segment

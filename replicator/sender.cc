@@ -205,9 +205,13 @@ Status Sender::send_from_segments(Lsn until) {
     if (!cursor_ || cursor_->position() != Lsn{next_}) {
         TS_ASSIGN(cursor_, Cursor::open(options_.journal_directory, options_.volume, Lsn{next_}));
     }
-    TS_ASSIGN(const auto frame, cursor_->next(until));
-    if (!frame) return make_error(EBADMSG, "read record {} from the journal", next_.load());
-    return send_frame(frame->stored);
+    const auto frame = cursor_->next(until);
+    // Recycled while it was read: what was read may be anything, and is not damage.
+    if (journal_.oldest() > Lsn{next_})
+        return make_error(ENODATA, "send record {}: journal_limit has let it go", next_.load());
+    if (!frame.ok()) return frame.error();
+    if (!*frame) return make_error(EBADMSG, "read record {} from the journal", next_.load());
+    return send_frame((*frame)->stored);
 }
 
 Status Sender::send_frame(Bytes bytes) {

@@ -219,7 +219,8 @@ bool Reign::look_settled(bool walked) {
 }
 
 VolumeFacts Reign::facts() {
-    const bool walked = !overlay_->walking();
+    // Also said, so that what a standby has to apply includes it.
+    const bool walked = !overlay_->walking() && journal_->seeded() == generation_;
     const bool settled = look_settled(walked);
     VolumeFacts facts{.failed = journal_->failure() != 0,
                       .alone = false,
