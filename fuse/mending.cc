@@ -62,9 +62,9 @@ Status state_range(Volume& volume, Inode& directory, int fd, const EntryRange& r
     return with_object(
         volume, directory, fd, max_encoded_size(kMaxDataBytes),
         [&](Turn& turn, const struct statx& now) -> Status {
-            TS_ASSIGN(const auto entries, entries_with_ids(volume, directory, fd, {}));
+            TS_ASSIGN(const auto entries, entries_with_ids(volume, directory, fd, {}, range));
             std::vector<std::byte> names;
-            for (const NamedId& entry : in_range(entries, range)) {
+            for (const NamedId& entry : entries) {
                 const auto size = static_cast<std::uint32_t>(entry.name.size());
                 const auto* const head = reinterpret_cast<const std::byte*>(&size);
                 names.insert(names.end(), head, head + sizeof size);
@@ -85,11 +85,12 @@ Status mend_entries(Volume& volume, const Damage& damage) {
     Inode& directory = *damage.subject.object;
     TS_ASSIGN(const Lease lease, volume.lease(directory));
     std::set<std::string> names = damage.names;
-    if (damage.all_names) {
-        TS_ASSIGN(const auto entries, entries_with_ids(volume, directory, lease.fd(), {}));
-        for (const EntryRange& range : damage.entries)
-            for (const NamedId& entry : in_range(entries, range)) names.insert(entry.name);
-    }
+    if (damage.all_names)
+        for (const EntryRange& range : damage.entries) {
+            TS_ASSIGN(const auto entries,
+                      entries_with_ids(volume, directory, lease.fd(), {}, range));
+            for (const NamedId& entry : entries) names.insert(entry.name);
+        }
     for (const std::string& name : names) TS_TRY(tell_child_again(volume, directory, name));
     for (const EntryRange& range : damage.entries)
         TS_TRY(state_range(volume, directory, lease.fd(), range));
@@ -97,7 +98,7 @@ Status mend_entries(Volume& volume, const Damage& damage) {
 }
 
 Status mend_content(Volume& volume, const Damage& damage,
-                    const std::function<void(std::uint64_t)>& logged) {
+                    const std::function<Status(std::uint64_t)>& logged) {
     Inode& file = *damage.subject.object;
     TS_ASSIGN(const Fd fd, open_content(volume, file));
     auto ranges = damage.content;
@@ -107,7 +108,7 @@ Status mend_content(Volume& volume, const Damage& damage,
         ContentStep step{.next = from};
         while (!step.at_end) {
             TS_ASSIGN(step, log_content(volume, file, fd.get(), step.next, end));
-            logged(step.logged);
+            TS_TRY(logged(step.logged));
         }
     }
     return log_attributes(volume, file, fd.get());
@@ -122,7 +123,7 @@ Subject Subject::share() const {
 }
 
 Status mend(Volume& volume, const Damage& damage,
-            const std::function<void(std::uint64_t)>& logged) {
+            const std::function<Status(std::uint64_t)>& logged) {
     const bool is_file = damage.subject.object->type == S_IFREG;
     if (damage.missing || damage.attributes) TS_TRY(tell_again(volume, damage.subject));
     if (!damage.entries.empty()) TS_TRY(mend_entries(volume, damage));
@@ -131,8 +132,16 @@ Status mend(Volume& volume, const Damage& damage,
     return {};
 }
 
+namespace {
+
+bool is_within(std::string_view name, const EntryRange& range) {
+    return name > range.after && (range.upto.empty() || name <= range.upto);
+}
+
+}  // namespace
+
 Result<std::vector<NamedId>> entries_with_ids(Volume& volume, const Inode& directory, int fd,
-                                              const KnownIds& known) {
+                                              const KnownIds& known, const EntryRange& range) {
     Fd own{::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (!own.valid()) return plain(errno);
     DirectoryStream stream{directory.id, std::move(own)};
@@ -142,7 +151,7 @@ Result<std::vector<NamedId>> entries_with_ids(Volume& volume, const Inode& direc
         if (!entry) break;
         const char* const name = entry->name;
         if (std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0 ||
-            is_hidden(volume, directory, name))
+            !is_within(name, range) || is_hidden(volume, directory, name))
             continue;
         const auto before = known.find(name);
         if (before != known.end() && before->second.number == entry->number) {
@@ -162,14 +171,6 @@ Result<std::vector<NamedId>> entries_with_ids(Volume& volume, const Inode& direc
     std::sort(entries.begin(), entries.end(),
               [](const NamedId& one, const NamedId& other) { return one.name < other.name; });
     return entries;
-}
-
-std::vector<NamedId> in_range(const std::vector<NamedId>& entries, const EntryRange& range) {
-    std::vector<NamedId> within;
-    for (const NamedId& entry : entries)
-        if (entry.name > range.after && (range.upto.empty() || entry.name <= range.upto))
-            within.push_back(entry);
-    return within;
 }
 
 }  // namespace twinspool

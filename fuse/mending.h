@@ -47,8 +47,10 @@ struct Damage {
     bool all_names = false;       // of the ranges
 };
 
-// Bytes of content are told to `logged` as they go. ESTALE and its like: it is gone.
-Status mend(Volume& volume, const Damage& damage, const std::function<void(std::uint64_t)>& logged);
+// Bytes of content are told to `logged` as they go; its error ends it. ESTALE and its like: it is
+// gone.
+Status mend(Volume& volume, const Damage& damage,
+            const std::function<Status(std::uint64_t)>& logged);
 
 // The names in a directory that are shown, with their objects' ids; ascending. `known`: ids by
 // name, for those whose inode is still the same one. The directory's lock is held, or what comes of
@@ -62,9 +64,8 @@ struct KnownId {
     ObjectId object{};
 };
 using KnownIds = std::unordered_map<std::string, KnownId>;
+// Only those in the range (after, upto].
 Result<std::vector<NamedId>> entries_with_ids(Volume& volume, const Inode& directory, int fd,
-                                              const KnownIds& known);
-// Those in (after, upto].
-std::vector<NamedId> in_range(const std::vector<NamedId>& entries, const EntryRange& range);
+                                              const KnownIds& known, const EntryRange& range);
 
 }  // namespace twinspool

@@ -257,7 +257,8 @@ Lsn Overlay::begin_reseed(std::uint32_t generation, Contents contents, std::uint
     if (owed && !parts_->begun) parts_->told_anew = parts_->all_standbys();
     const bool by_hash =
         parts_->begun ? parts_->contents == Contents::kByHash : volume.by_hash.load();
-    if (owed && by_hash) contents = Contents::kByHash;
+    // The others are owed what the unfinished round had to say of names that are gone.
+    if (owed && (by_hash || parts_->options.standby_count > 1)) contents = Contents::kByHash;
     parts_->told_anew |= std::uint64_t{1} << standby;
     parts_->contents = contents;
     volume.gate.close();

@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstring>
 
 #include "fuse/listing.h"
@@ -21,6 +22,16 @@ constexpr std::uint64_t kObjectBytes = 512;  // what looking at one counts, for 
 
 bool is_dots(const char* name) {
     return std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0;
+}
+
+// Nothing stands between this and the name: what a range begins behind, to hold just that name.
+std::string just_before(const std::string& name) {
+    std::string before = name.substr(0, name.size() - 1);
+    const auto last = static_cast<unsigned char>(name.back());
+    if (last == 1) return before;
+    before += static_cast<char>(last - 1);
+    before.resize(NAME_MAX, '\xff');
+    return before;
 }
 
 double seconds_since(std::chrono::steady_clock::time_point began) {
@@ -178,7 +189,7 @@ void Verifier::visit_all(const VerifyOptions& options, Start start) {
             const Status asked = ask_entries(above, {},
                                              {.item = above,
                                               .aspect = Aspect::kEntries,
-                                              .after = name.substr(0, name.size() - 1),
+                                              .after = just_before(name),
                                               .upto = name});
             if (!asked.ok()) note_failure(start.parent_path, asked.error().code);
             asked_all(above);
@@ -311,14 +322,15 @@ Status Verifier::ask_entries(std::uint64_t number, const KnownIds& known, const 
         const std::lock_guard lock{directory.mutex};
         changes = directory.changes;
     }
-    TS_ASSIGN(auto entries, entries_with_ids(volume_, directory, fd.get(), known));
+    const EntryRange range{.after = asked.after, .upto = asked.upto};
+    TS_ASSIGN(auto entries, entries_with_ids(volume_, directory, fd.get(), known, range));
     Turn turn{volume_.journal, Turn::Waiting::kAllowed};
     const GatePass pass{volume_.gate};
     ObjectLocks locks;
     (void)locks.lock({&directory}, turn);
     if (!volume_.told(directory) || directory.unlinked) return plain(ESTALE);
     if (directory.changes != changes) {
-        TS_ASSIGN(entries, entries_with_ids(volume_, directory, fd.get(), known));
+        TS_ASSIGN(entries, entries_with_ids(volume_, directory, fd.get(), known, range));
     }
     return log_entries(turn, item, entries, asked);
 }
@@ -326,14 +338,13 @@ Status Verifier::ask_entries(std::uint64_t number, const KnownIds& known, const 
 Status Verifier::log_entries(Turn& turn, Item& item, const std::vector<NamedId>& entries,
                              const Asked& asked) {
     constexpr std::size_t kChunkBytes = std::size_t{64} * 1024;
-    const auto within = in_range(entries, {.after = asked.after, .upto = asked.upto});
     Asked part = asked;
     std::vector<std::byte> chunk;
-    for (std::size_t i = 0; i <= within.size(); ++i) {
-        const bool last = i == within.size();
-        if (!last) add_checked_entry(chunk, {.name = within[i].name, .object = within[i].object});
-        if (!last && (chunk.size() < kChunkBytes || i + 1 == within.size())) continue;
-        part.upto = last ? asked.upto : within[i].name;
+    for (std::size_t i = 0; i <= entries.size(); ++i) {
+        const bool last = i == entries.size();
+        if (!last) add_checked_entry(chunk, {.name = entries[i].name, .object = entries[i].object});
+        if (!last && (chunk.size() < kChunkBytes || i + 1 == entries.size())) continue;
+        part.upto = last ? asked.upto : entries[i].name;
         if (!turn.wait_for_credit(
                 max_encoded_size(part.after.size() + part.upto.size() + chunk.size())))
             return plain(EROFS);
@@ -360,11 +371,31 @@ void Verifier::note_failure(const std::string& path, int error) {
 
 // --- mending
 
+// Never runs far ahead of a standby, and stops within a file when it is told to.
+Status Verifier::mended_some(std::uint64_t bytes) {
+    constexpr std::uint64_t kStep = std::uint64_t{16} << 20;
+    work_done(bytes);
+    unsynced_bytes_ += bytes;
+    if (unsynced_bytes_ >= kStep) {
+        unsynced_bytes_ = 0;
+        const Lsn lsn = volume_.journal.appended();
+        TS_TRY(volume_.journal.make_durable(lsn));
+        while (!ended() && is_behind(lsn)) pause(kPatience);
+    }
+    return ended() ? Status{plain(ECANCELED)} : Status{};
+}
+
+bool Verifier::is_behind(Lsn lsn) const {
+    for (std::uint32_t standby = 0; (setup_.standbys >> standby) != 0; ++standby)
+        if (volume_.journal.commit().standby(standby) < lsn) return true;
+    return false;
+}
+
 void Verifier::repair_all() {
     for (auto& [number, damage] : damages_) {
         if (ended()) return;
         const Status mended =
-            mend(volume_, damage, [this](std::uint64_t bytes) { work_done(bytes); });
+            mend(volume_, damage, [this](std::uint64_t bytes) { return mended_some(bytes); });
         if (!mended.ok()) note_failure(damage.subject.path, mended.error().code);
         work_done(kObjectBytes);
     }

@@ -99,6 +99,8 @@ class Verifier {
 
     // --- mending
     void repair_all();
+    Status mended_some(std::uint64_t bytes);
+    [[nodiscard]] bool is_behind(Lsn lsn) const;
     void check_repaired();
 
     [[nodiscard]] bool ended() const;
@@ -127,6 +129,7 @@ class Verifier {
     std::size_t confirmed_ = 0;
     std::map<std::uint64_t, Damage> damages_;  // by the number of the item: parents first
     std::set<std::pair<std::string, std::string>> known_differences_;  // word and path
+    std::uint64_t unsynced_bytes_ = 0;                                 // logged by mending
     bool mended_ = false;            // what differs now was mended in vain
     std::set<std::string> in_vain_;  // its paths
 };

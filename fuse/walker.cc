@@ -389,8 +389,20 @@ void Walker::throttle(Lsn lsn, std::size_t bytes) {
     if (!volume_.journal.make_durable(lsn).ok() || sent_.size() < kThrottleSteps) return;
     const Lsn behind = sent_.front();
     sent_.pop_front();
-    for (std::uint32_t standby = 0; standby < options_.standby_count; ++standby)
-        while (volume_.journal.commit().standby(standby) < behind && !interrupted()) pause(kPause);
+    while (is_ahead_of_standbys(behind) && !interrupted()) pause(kPause);
+}
+
+// Of all of them, or of one that commits wait for: who is away and was given up is not waited for
+// here either, unless nobody else is there.
+bool Walker::is_ahead_of_standbys(Lsn lsn) const {
+    const Commit& commit = volume_.journal.commit();
+    bool of_all = true;
+    for (std::uint32_t standby = 0; standby < options_.standby_count; ++standby) {
+        const bool behind = commit.standby(standby) < lsn;
+        if (behind && commit.waited_for(standby)) return true;
+        of_all = of_all && behind;
+    }
+    return of_all;
 }
 
 }  // namespace twinspool

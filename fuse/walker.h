@@ -106,6 +106,7 @@ class Walker final : public WalkQueue {
     Result<InodeRef> open_visit(const Visit& visit);
     void note_failure(const char* what, const char* name, int error);
     void throttle(Lsn lsn, std::size_t bytes);
+    [[nodiscard]] bool is_ahead_of_standbys(Lsn lsn) const;
     void pause(Nanoseconds time);
     [[nodiscard]] std::optional<double> seconds_left() const;  // mutex_ held
     [[nodiscard]] bool interrupted() const;

@@ -89,15 +89,14 @@ Status Walker::ship_content(Inode& file) {
     if (!fd.ok()) return is_gone(fd.error().code) ? Status{} : Status{fd.error()};
     {
         Turn turn{volume_.journal, Turn::Waiting::kAllowed};
-        if (!turn.wait_for_credit(2 * max_encoded_size(0))) return {};
+        if (!turn.wait_for_credit(max_encoded_size(0))) return {};
         const GatePass pass{volume_.gate};
         ObjectLocks locks;
         (void)locks.lock({&file}, turn);
         struct statx now {};
         if (const int error = stat_object(fd->get(), now)) return plain(error);
         if (!volume_.told(file) || file.unlinked) return {};
-        // To nothing first: where there is a hole now, the standby may have had data.
-        turn.append(TruncateOp{.object = file.id, .size = 0, .mtime = mtime_of(now)});
+        // Never to nothing first: a standby that had it all has it all the time, old or new.
         turn.append(TruncateOp{.object = file.id, .size = now.stx_size, .mtime = mtime_of(now)});
     }
     std::uint64_t offset = 0;
@@ -112,7 +111,7 @@ Status Walker::ship_chunk(Inode& file, int fd, std::uint64_t& offset, bool& at_e
     std::byte peeked{};
     (void)::pread(fd, &peeked, 1, static_cast<off_t>(offset));
     Turn turn{volume_.journal, Turn::Waiting::kAllowed};
-    if (!turn.wait_for_credit(max_encoded_size(kMaxDataBytes) + max_encoded_size(0))) {
+    if (!turn.wait_for_credit(max_encoded_size(kMaxDataBytes) + 2 * max_encoded_size(0))) {
         at_end = true;
         return {};
     }
@@ -128,6 +127,14 @@ Status Walker::ship_chunk(Inode& file, int fd, std::uint64_t& offset, bool& at_e
         struct statx now {};
         if (const int error = stat_object(fd, now)) return plain(error);
         TS_ASSIGN(const Piece piece, next_piece(fd, offset, now.stx_size));
+        // Where there is a hole now, the standby may have had data.
+        if (piece.offset > offset)
+            turn.append(AllocateOp{.object = file.id,
+                                   .kind = AllocateKind::kPunch,
+                                   .offset = offset,
+                                   .length = piece.offset - offset,
+                                   .size = now.stx_size,
+                                   .mtime = mtime_of(now)});
         std::vector<std::byte>& buffer = chunk_buffer();
         if (piece.size > 0) {
             const ssize_t got =

@@ -109,9 +109,14 @@ Result<Segment> open_segment(const std::string& path, std::uint64_t volume, int 
     return segment;
 }
 
+bool is_segment_size(std::uint64_t bytes) {
+    constexpr std::uint64_t kMost = std::uint64_t{1} << 40;
+    return bytes % kBlockBytes == 0 && bytes >= 2 * kMaxFrameBytes && bytes <= kMost;
+}
+
 SegmentFolder::SegmentFolder(std::string directory, std::uint64_t segment_bytes)
     : directory_(std::move(directory)), segment_bytes_(segment_bytes) {
-    TS_ASSERT(segment_bytes_ % kBlockBytes == 0 && segment_bytes_ >= 2 * kMaxFrameBytes);
+    TS_ASSERT(is_segment_size(segment_bytes_));
 }
 
 SegmentFolder::~SegmentFolder() {

@@ -66,6 +66,9 @@ struct SegmentStart {
     Epoch epoch;
 };
 
+// Room for two frames of the largest size, in whole blocks, and not beyond reason.
+bool is_segment_size(std::uint64_t bytes);
+
 class SegmentFolder {
    public:
     SegmentFolder(std::string directory, std::uint64_t segment_bytes);

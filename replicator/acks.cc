@@ -67,6 +67,7 @@ Status Sender::heard_snapshots(const Message& message) {
 }
 
 Status Sender::heard(const Ack& ack) {
+    Lsn durable;
     {
         const std::lock_guard lock{mutex_};
         if (!chains_.acknowledged({Lsn{ack.durable}, Chain{ack.chain}})) {
@@ -75,7 +76,11 @@ Status Sender::heard(const Ack& ack) {
             changed_.notify_all();
             return make_error(EBADMSG, "{}", differs_);
         }
+        progressed_ |= Lsn{ack.durable} > durable_;
         durable_ = std::max(durable_, Lsn{ack.durable});
+        durable = durable_;
+        // Given up when the journal was full, and yet it got what it lacked.
+        keep_for_it_ |= durable_ + 1 >= journal_.oldest();
         applied_ = std::max(applied_, Lsn{ack.applied});
         outstanding_.durable(durable_);
         if (durable_ + 1 >= Lsn{next_})
@@ -84,8 +89,8 @@ Status Sender::heard(const Ack& ack) {
             unanswered_since_ = Clock::now();
         changed_.notify_all();
     }
-    journal_.commit().standby_durable(options_.index, Lsn{ack.durable});
-    catch_up(Lsn{ack.durable});
+    journal_.commit().standby_durable(options_.index, durable);
+    catch_up(durable);
     if (options_.on_applied) options_.on_applied(Lsn{ack.applied});
     return {};
 }
@@ -97,7 +102,8 @@ void Sender::catch_up(Lsn durable) {
     if (state_ != LinkState::kCatchingUp) return;
     const Lsn local = journal_.commit().local();
     if (!waited_for_ && options_.wait) {
-        if (local > durable && local - durable > kCloseEnough_records) return;
+        // A greeting alone does not make anybody wait: it has to take something first.
+        if (local > durable && (!progressed_ || local - durable > kCloseEnough_records)) return;
         waited_for_ = true;
         lock.unlock();
         count_it_or_not();

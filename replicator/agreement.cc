@@ -10,8 +10,8 @@ namespace {
 
 // What the operator can do is the same in all of these.
 constexpr const char* kWayOut =
-    "nothing was changed. If what this primary has is right, remove the folder `journal` of that "
-    "store: it is compared by hash then, and brought to ours";
+    "nothing was changed. If what this primary has is right, stop that standby, remove the folder "
+    "`journal` of its store and start it: it is compared by hash then, and brought to ours";
 
 Error forked(const Hello& hello, const std::string& why) {
     return make_error(EBADMSG,
@@ -27,6 +27,14 @@ Result<Agreement> agree_on(const Hello& hello, const OurHistory& ours) {
     const bool from_first = ours.oldest == Lsn{1};
     if (end == Lsn{} && hello.applied_lsn == 0)
         return Agreement{from_first ? WelcomeKind::kContinue : WelcomeKind::kStartOver, Lsn{}};
+    // Its tree stands where we have never been: no telling of ours would be applied to it.
+    if (Lsn{hello.applied_lsn} > ours.appended)
+        return make_error(
+            EBADMSG,
+            "forked history: the standby's tree stands at record {}, and this primary "
+            "ends with record {}; nothing was changed. If what this primary has is "
+            "right, stop that standby and empty its store",
+            hello.applied_lsn, ours.appended.value);
     // Somebody has removed it, which is how a store is told to take our word for everything.
     if (end == Lsn{}) return Agreement{WelcomeKind::kResync, Lsn{}};
     const auto kept = kept_of(ours.epochs, hello.epoch_id, ours.appended);

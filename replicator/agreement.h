@@ -4,6 +4,7 @@
 //
 //   nothing, nothing applied               → continue from record 1 if it is still there,
 //                                            else start over
+//   its tree is beyond all that is here    → refused: forked
 //   no journal, but a tree                 → resync
 //   a reign that is none of ours           → refused: forked
 //   its end is behind what is left of that reign here, and it has applied, or knows to be

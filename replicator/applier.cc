@@ -128,6 +128,8 @@ Status Applier::begin_resync(const ResyncStart& start) {
                           options_.store, status.error().text());
             before = Catalogue::Before::kLost;
         }
+        // It ends within a frame, which cannot be read to there.
+        if (begun() > applied()) before = Catalogue::Before::kLost;
     }
     const std::lock_guard work{work_mutex_};
     if (start.position.lsn < applied())

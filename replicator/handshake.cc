@@ -86,9 +86,13 @@ Status Sender::compare(const Position& position) {
     TS_ASSIGN(const Cursor cursor,
               Cursor::open(options_.journal_directory, options_.volume, position.lsn + 1));
     if (cursor.position() == position.lsn + 1 && cursor.previous() == position.chain) return {};
+    if (journal_.oldest() > position.lsn + 1)
+        return make_error(ENODATA, "read record {}: journal_limit has let it go",
+                          position.lsn.value);
     return refuse(fmt::format(
-        "record {}: the standby's bytes differ from ours; nothing was changed. Remove the folder "
-        "`journal` of that store: it is compared by hash then, and brought to ours",
+        "record {}: the standby's bytes differ from ours; nothing was changed. Stop that standby, "
+        "remove the folder `journal` of its store and start it: it is compared by hash then, and "
+        "brought to ours",
         position.lsn.value));
 }
 
@@ -100,12 +104,15 @@ Result<Welcome> Sender::tell_anew(WelcomeKind kind) {
     journal_.commit().standby_durable(options_.index, Lsn{});
     const Lsn told_from = resync ? options_.resync() : options_.start_over();
     if (told_from == Lsn{}) return make_error(ESHUTDOWN, "seed the standby");
+    // The standby will say that it stands there: no later reign may give these numbers again.
+    TS_TRY(journal_.make_durable(told_from - 1));
     TS_ASSIGN(const Lsn start, segment_start(told_from));
     return welcome(kind, start, told_from);
 }
 
 Result<Welcome> Sender::welcome(WelcomeKind kind, Lsn start, Lsn told_from) {
     TS_ASSIGN(cursor_, Cursor::open(options_.journal_directory, options_.volume, start));
+    TS_ASSIGN(const std::uint64_t segment_bytes, largest_segment(cursor_->segment()));
     const Epoch before = epoch_of(journal_.epochs(), start - 1);
     return Welcome{.volume = options_.volume,
                    .start_lsn = start.value,
@@ -113,11 +120,23 @@ Result<Welcome> Sender::welcome(WelcomeKind kind, Lsn start, Lsn told_from) {
                    .segment = raw(cursor_->segment()),
                    .kind = static_cast<std::uint32_t>(kind),
                    .generation = journal_.generation(),
-                   .segment_bytes = options_.segment_bytes,
+                   .segment_bytes = segment_bytes,
                    .told_from = told_from.value,
                    .epoch_id = before.id,
                    .epoch_number = before.number,
                    .reserved = 0};
+}
+
+// The segments may be of an earlier `segment_size`: those of the standby must hold as much.
+Result<std::uint64_t> Sender::largest_segment(SegmentNumber from) const {
+    std::uint64_t bytes = options_.segment_bytes;
+    TS_ASSIGN(const auto segments, list_segments(options_.journal_directory));
+    for (const SegmentName& each : segments) {
+        if (each.number < from) continue;
+        TS_ASSIGN(const Segment segment, open_segment(each.path, options_.volume, O_RDONLY));
+        bytes = std::max(bytes, segment.header.bytes);
+    }
+    return bytes;
 }
 
 // First record of the segment that holds this one: a store that begins anew begins with a segment.
@@ -146,6 +165,7 @@ void Sender::begin_session(const Hello& hello, const Welcome& welcome) {
     pace_.clear();
     unanswered_since_.reset();
     greeted_ = reached_ = true;
+    progressed_ = false;
     trouble_.clear();
     hold_.clear();
     differs_.clear();

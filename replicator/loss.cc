@@ -30,8 +30,11 @@ void Sender::disconnected(const Error& why) {
         cannot_apply_ = false;
     }
     if (state_ == LinkState::kInSync || state_ == LinkState::kCatchingUp) {
-        ++losses_;
-        lost_since_ = unanswered_since_.value_or(Clock::now());
+        // A standby that comes, takes nothing and goes has been lost all the time.
+        if (progressed_) {
+            ++losses_;
+            lost_since_ = unanswered_since_.value_or(Clock::now());
+        }
         move_to(waited_for_ || !options_.wait ? LinkState::kConnecting : LinkState::kAlone);
     }
     unanswered_since_.reset();
@@ -47,7 +50,8 @@ void Sender::watch() {
             const Lsn appended = journal_.appended();
             pace_.look(appended > durable_ ? appended - durable_ : 0, now);
         }
-        if (state_ == LinkState::kConnecting && waited_for_ &&
+        // Who has no journal any more has nothing to go on with, and fences nobody.
+        if (state_ == LinkState::kConnecting && waited_for_ && journal_.failure() == 0 &&
             now - lost_since_ >= options_.standby_timeout && !stopping_)
             consider_going_alone(lock);
     }
@@ -81,7 +85,7 @@ void Sender::consider_going_alone(std::unique_lock<std::mutex>& lock) {
     lock.unlock();
     const Status fenced = options_.fence ? options_.fence() : Status{};
     lock.lock();
-    if (!still_lost(loss) || stopping_) return;
+    if (!still_lost(loss) || stopping_ || journal_.failure() != 0) return;
     if (!fenced.ok()) {
         fence_pause_ =
             fence_again_ ? std::min(2 * fence_pause_, kLongestFencePause) : kFirstFencePause;

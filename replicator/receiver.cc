@@ -223,6 +223,7 @@ Status Receiver::take(const Message& message) {
 // It may be of records that are not here yet: they are committed when they come.
 void Receiver::heard_committed(Lsn lsn) {
     committed_ = std::max(committed_.load(), lsn.value);
+    connected_ = true;  // how far behind we are is known from here on
     applier_->committed(applicable());
 }
 

@@ -21,7 +21,8 @@ Status Receiver::greet(LinkTransport& transport, const Greeting& greeting) {
     if (message.type == MessageType::kRefuse)
         return make_error(EREMOTEIO, "serve the primary: it says: {}", message.text());
     TS_ASSIGN(const Welcome welcome, body_of<Welcome>(message, MessageType::kWelcome));
-    if (welcome.volume != store_.volume || welcome.start_lsn == 0)
+    if (welcome.volume != store_.volume || welcome.start_lsn == 0 ||
+        !is_segment_size(welcome.segment_bytes))
         return make_error(EBADMSG, "serve the primary: its welcome makes no sense");
     if (const auto followed = follow(welcome); !followed.ok()) {
         suspect_ = true;
@@ -32,7 +33,8 @@ Status Receiver::greet(LinkTransport& transport, const Greeting& greeting) {
     TS_TRY(folder_->start());
     appender_ = std::make_unique<DirectAppender>(*folder_, store_.volume, end_);
     epoch_ = greeting.epoch_number;
-    connected_ = true;
+    // What was heard of records that are not here was another session's; this one says it again.
+    committed_ = std::min(committed_.load(), end_.end.lsn.value);
     const std::lock_guard lock{send_mutex_};
     transport_ = &transport;
     said_trouble_.clear();
@@ -95,6 +97,13 @@ Status Receiver::begin_anew(const Welcome& welcome) {
     const bool resync = static_cast<WelcomeKind>(welcome.kind) == WelcomeKind::kResync;
     if (welcome.told_from < welcome.start_lsn || welcome.segment == 0)
         return make_error(EBADMSG, "serve the primary: its welcome makes no sense");
+    // Before anything is changed: what has been applied cannot be told again.
+    if (resync && Lsn{welcome.told_from} <= applier_->applied())
+        return make_error(
+            EBADMSG,
+            "forked history: the primary tells from record {}, and the tree here stands "
+            "at record {}; nothing was changed",
+            welcome.told_from, applier_->applied().value);
     spdlog::info("standby {}: {} from record {}", store_.path,
                  resync ? "compared by hash" : "starting over", welcome.told_from);
     finish();

@@ -61,6 +61,7 @@ void Sender::stop() {
 void Sender::move_to(LinkState state) {
     if (state_ == state) return;
     spdlog::info("standby {}: {} -> {}", options_.target, name_of(state_), name_of(state));
+    if (state == LinkState::kInSync) progressed_ = true;
     transition(state_, state);
     changed_.notify_all();
 }

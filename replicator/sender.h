@@ -135,6 +135,7 @@ class Sender final : public FrameSink, public Commit::Observer {
     // Says it to the other side too; the error that ends the session.
     Error refuse(const std::string& why);
     [[nodiscard]] Result<Lsn> segment_start(Lsn lsn) const;
+    [[nodiscard]] Result<std::uint64_t> largest_segment(SegmentNumber from) const;
     Status stream();
     [[nodiscard]] bool something_to_send() const;
     Status send_queued(std::unique_lock<std::mutex>& lock);
@@ -180,6 +181,7 @@ class Sender final : public FrameSink, public Commit::Observer {
     Lsn hurried_;
     std::optional<Clock::time_point> unanswered_since_;
     Clock::time_point lost_since_;
+    bool progressed_ = true;  // more has become durable there in this session, or it was in sync
     Clock::time_point last_sent_;
     Outstanding outstanding_;
     std::uint64_t sent_records_ = 0;

@@ -24,8 +24,8 @@ class SentChains {
     [[nodiscard]] bool acknowledged(Position end) {
         while (!entries_.empty() && entries_.front().lsn < end.lsn) entries_.pop_front();
         // It stays: a later answer may say the same again.
-        return entries_.empty() || entries_.front().lsn != end.lsn ||
-               entries_.front().chain == end.chain;
+        if (entries_.empty()) return false;  // beyond all that was sent
+        return entries_.front().lsn != end.lsn || entries_.front().chain == end.chain;
     }
 
    private:

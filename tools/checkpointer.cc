@@ -64,15 +64,20 @@ void Checkpointer::run() {
             due = std::chrono::steady_clock::now() + options_.every;
         }
         recycle();
-        if (is_full()) {
-            // Only who holds back what a checkpoint has set free: the rest would free nothing.
-            const Lsn checkpoint = journal_.counters().checkpoint;
-            for (Sender* sender : senders_)
-                if (sender->needs_from() <= checkpoint) sender->give_up_catching_up();
-            recycle();
-        }
+        while (is_full() && give_up_one()) recycle();
         lock.lock();
     }
+}
+
+// Whoever holds back most of what a checkpoint has set free. False: nobody does.
+bool Checkpointer::give_up_one() const {
+    const auto farthest = std::min_element(
+        senders_.begin(), senders_.end(),
+        [](const Sender* a, const Sender* b) { return a->needs_from() < b->needs_from(); });
+    if (farthest == senders_.end() || (*farthest)->needs_from() > journal_.counters().checkpoint)
+        return false;
+    (*farthest)->give_up_catching_up();
+    return true;
 }
 
 bool Checkpointer::is_full() const {

@@ -39,6 +39,7 @@ class Checkpointer {
     void checkpoint();
     void recycle();
     [[nodiscard]] bool is_full() const;
+    [[nodiscard]] bool give_up_one() const;
 
     const Options options_;
     Journal& journal_;

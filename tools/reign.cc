@@ -145,7 +145,8 @@ Verdict Reign::open_overlay() {
 }
 
 Lsn Reign::seed_again(Contents contents, std::uint32_t standby) {
-    if (ending_) return owe_seed(contents);
+    const std::lock_guard one_at_a_time{seed_mutex_};
+    if (ending_) return owe_seed();
     // By hash until it is known that nobody is owed that: the right one in doubt.
     note_contents(++generation_, Contents::kByHash);
     journal_->begin_generation(generation_);
@@ -164,8 +165,9 @@ Lsn Reign::seed_again(Contents contents, std::uint32_t standby) {
 
 // The overlay is ending and tells nothing any more. The standby has lost what it had, so the next
 // reign must seed it: it learns that from a frame of the new generation.
-Lsn Reign::owe_seed(Contents contents) {
-    note_contents(generation_ + 1, contents);
+Lsn Reign::owe_seed() {
+    // Another standby may be owed that, and it is right for one that has nothing.
+    note_contents(generation_ + 1, Contents::kByHash);
     journal_->begin_generation(++generation_);
     const Lsn from = journal_->appended() + 1;
     if (const auto closed = close_journal(); !closed.ok())

@@ -107,7 +107,7 @@ class Reign {
     [[nodiscard]] bool frozen() const { return config_.on_standby_loss == StandbyLoss::kFreeze; }
     [[nodiscard]] Reached check(Sender& sender, Goal goal, Lsn lsn) const;
     Lsn seed_again(Contents contents, std::uint32_t standby);
-    Lsn owe_seed(Contents contents);
+    Lsn owe_seed();
     // How the seed of a generation tells contents, durable before anything is told (comparing.cc).
     void note_contents(std::uint32_t generation, Contents contents) const;
     [[nodiscard]] Contents noted_contents(std::uint32_t generation) const;
@@ -134,6 +134,7 @@ class Reign {
     std::vector<std::unique_ptr<Sender>> senders_;
     std::unique_ptr<Checkpointer> checkpointer_;
 
+    std::mutex seed_mutex_;     // one telling anew is begun at a time; taken before mutex_
     mutable std::mutex mutex_;  // protects what follows
     VolumeState state_ = VolumeState::kDown;
     bool seeded_before_ = false;  // that seed was complete when this reign began

@@ -835,20 +835,6 @@ def test_up_refuses_while_a_program_works_below_the_directory(make_volume):
         process.kill(), process.wait()
 
 
-def test_up_refuses_while_a_service_is_in_a_namespace_of_its_own(make_volume):
-    volume = make_volume()
-    volume.create()
-    process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "1000"])
-    try:
-        while Path(f"/proc/{process.pid}/comm").read_text().strip() != "sleep":
-            time.sleep(0.01)
-        result = volume.up(check=1)
-        assert "sleep" in result.err and "namespace" in result.err
-        volume.up("--force")
-    finally:
-        process.kill(), process.wait()
-
-
 def test_a_busy_down_names_the_program_and_stays_up(volume):
     (volume.dir / "below").mkdir()
     process = subprocess.Popen(["sleep", "1000"], cwd=volume.dir / "below")

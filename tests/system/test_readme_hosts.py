@@ -46,11 +46,14 @@ class Machine:
         while os.readlink(f"/proc/{self.holder.pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt"):
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        # A disk that nobody else on this machine sees: it goes with the namespace.
+        disk = self.place / "disk"
+        disk.mkdir()
+        self.shell(f"truncate -s 4G {disk}.img && mkfs.ext4 -q {disk}.img && mount -o loop {disk}.img {disk}")
         for path in OWN:
-            own = self.place / path.lstrip("/").replace("/", "-")
-            own.mkdir()
+            own = disk / path.lstrip("/").replace("/", "-")
             Path(path).mkdir(parents=True, exist_ok=True)
-            self.shell(f"mount --bind {own} {path}")
+            self.shell(f"mkdir {own} && mount --bind {own} {path}")
         names = self.place / "names"
         names.write_text("127.0.0.1 localhost\n" + "".join(f"{a} {n}\n" for n, a in HOSTS.items()))
         self.shell(f"mount --bind {names} /etc/hosts")
@@ -95,9 +98,9 @@ def two_machines(base):
             found[name] = Machine(base, name, network)
         # There is no ssh daemon: the one thing that is put in the place of what stands there.
         (found["mx1"].bin / "scp").write_text(
-            "#!/bin/sh\n"
-            'for last; do :; done; shift\n'
-            f'[ "$last" = mx2:/etc/twinspool/ ] && cp -p "$1" "$2" {found["mx2"].place}/etc-twinspool/\n'
+            "#!/bin/sh -e\n"
+            '[ "$1" = -p ] && [ "$4" = mx2:/etc/twinspool/ ]\n'
+            f'tar -c -P "$2" "$3" | nsenter -t {found["mx2"].holder.pid} -m tar -x -p -P\n'
         )
         (found["mx1"].bin / "scp").chmod(0o755)
         yield found
@@ -118,7 +121,7 @@ def test_the_readmes_commands_make_two_hosts_that_are_in_sync(two_machines):
         two_machines[host].shell(line)
     mx1.shell("echo later > /var/spool/mail/anna/2 && sync /var/spool/mail/anna/2")
     mx1.shell("twinspool wait mail --for applied")
-    tree = "/srv/twinspool/mail/tree/var/spool/mail"
+    tree = f"/srv/twinspool/mail/tree{os.path.realpath('/var/spool/mail')}"
     assert mx2.shell(f"cat {tree}/anna/1 {tree}/anna/2").stdout == "hello\nlater\n"
     assert "standby in-sync" in mx2.shell("twinspool status mail").stdout
     assert "in-sync" in mx1.shell("twinspool status mail").stdout

@@ -42,6 +42,9 @@ TEST(Agreement, TheWholeRule) {
         {"a tail that is committed", has(95, 13, 80, 92), 1, std::nullopt, 0},
         {"a tail, and all is committed", has(95, 13, 80, 300), 1, std::nullopt, 0},
         {"more than we have", has(201, 14, 150, 150), 1, kContinue, 200},
+        {"a tree that stands where we have never been", has(0, 0, 201, 0), 1, std::nullopt, 0},
+        {"the same, with a journal of ours", has(40, 11, 201, 35), 1, std::nullopt, 0},
+        {"begun anew, and nothing came yet", has(40, 11, 60, 40), 1, kContinue, 40},
         {"another reign", has(40, 99, 30, 35), 1, std::nullopt, 0},
     };
     for (const Case& each : cases) {
@@ -65,6 +68,12 @@ TEST(SentChains, OtherBytesAreSeenWhereTheyAreAcknowledged) {
     EXPECT_TRUE(chains.acknowledged({Lsn{5}, Chain{50}})) << "a heartbeat's answer says it again";
     EXPECT_FALSE(chains.acknowledged({Lsn{9}, Chain{91}}));
     EXPECT_TRUE(chains.acknowledged({Lsn{9}, Chain{90}}));
+}
+
+TEST(SentChains, WhatWasNeverSentIsNotAcknowledged) {
+    SentChains chains;
+    chains.sent({Lsn{5}, Chain{50}});
+    EXPECT_FALSE(chains.acknowledged({Lsn{6}, Chain{50}}));
 }
 
 TEST(SentChains, IsBounded) {
