@@ -47,6 +47,28 @@ class OtherBytes final : public LinkTransport {
     const Lsn from_;
 };
 
+// Greets, and breaks off at the first frame, as with a disk that is full.
+class TakesNothing final : public LinkTransport {
+   public:
+    explicit TakesNothing(std::unique_ptr<LinkTransport> inner) : inner_(std::move(inner)) {}
+    Status send(Bytes head, Bytes body) override { return inner_->send(head, body); }
+    Status receive(std::span<std::byte> out) override {
+        TS_TRY(inner_->receive(out));
+        MessageHeader header;
+        if (out.size() != sizeof header) return {};
+        std::memcpy(&header, out.data(), sizeof header);
+        if (header.magic != kWireMagic ||
+            header.type != static_cast<std::uint16_t>(MessageType::kFrame))
+            return {};
+        inner_->shutdown();
+        return make_error(ECONNRESET, "receive");
+    }
+    void shutdown() override { inner_->shutdown(); }
+
+   private:
+    const std::unique_ptr<LinkTransport> inner_;
+};
+
 // Serves a store on a thread; `away`: nobody is there.
 class StoreConnector final : public Connector {
    public:
@@ -60,6 +82,7 @@ class StoreConnector final : public Connector {
             const std::uint64_t lie = lie_from.load();
             std::unique_ptr<LinkTransport> transport = socket_transport(Fd{end});
             if (lie != 0) transport = std::make_unique<OtherBytes>(std::move(transport), Lsn{lie});
+            if (takes_nothing) transport = std::make_unique<TakesNothing>(std::move(transport));
             auto receiver = Receiver::open({.path = path_, .volume = kVolume});
             ASSERT_TRUE(receiver.ok()) << receiver.error().text();
             const auto greeting = receive_greeting(*transport, kVolume);
@@ -75,6 +98,7 @@ class StoreConnector final : public Connector {
     }
     [[nodiscard]] pid_t pid() const override { return 0; }
     std::atomic<bool> away{false};
+    std::atomic<bool> takes_nothing{false};
     std::atomic<std::uint64_t> lie_from{0};
 
    private:
@@ -186,7 +210,8 @@ TEST_F(Link, WhatIsKnownToBeCommittedIsNotCutBack) {
     up();
     ASSERT_TRUE(reaches(add()));
     const std::string saved = save();
-    const Lsn last = add();
+    Lsn last = add();
+    for (int i = 0; i < 20; ++i) last = add();
     ASSERT_TRUE(reaches(last));
     ASSERT_TRUE(soon([&] { return sender->status().applied >= last; }));
     power_cut(saved);
@@ -195,6 +220,31 @@ TEST_F(Link, WhatIsKnownToBeCommittedIsNotCutBack) {
     EXPECT_TRUE(is_refused("forked history"));
     down();
     EXPECT_EQ(standby_has().end, before) << "nothing was changed";
+    // Nor by the way that leads out of other refusals: our records would not be applied there.
+    fs::remove_all(store + "/journal");
+    up();
+    EXPECT_TRUE(is_refused("empty its store")) << sender->status().trouble;
+    EXPECT_FALSE(sender->wait_reached(0s));
+    down();
+    EXPECT_FALSE(fs::exists(store + "/journal/begun"));
+}
+
+TEST_F(Link, AStandbyThatGreetsAndTakesNothingIsLost) {
+    sender_options.standby_timeout = 300ms;
+    up();
+    ASSERT_TRUE(reaches(add()));
+    down();
+    connector->takes_nothing = true;
+    up();
+    EXPECT_TRUE(soon([&] { return sender->status().state == LinkState::kAlone; }));
+    const Lsn last = add();
+    EXPECT_TRUE(soon([&] { return journal->commit().committed() >= last; }));
+    // Its next greetings do not make anybody wait again.
+    EXPECT_FALSE(journal->commit().waited_for(0));
+    connector->takes_nothing = false;
+    EXPECT_TRUE(reaches(last));
+    EXPECT_TRUE(soon([&] { return sender->status().state == LinkState::kInSync; }));
+    EXPECT_TRUE(journal->commit().waited_for(0));
 }
 
 TEST_F(Link, AnotherReignOfTheSameNumberIsAFork) {
