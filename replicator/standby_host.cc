@@ -21,6 +21,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::chrono::seconds kLogRefusalsEvery{1};
 constexpr std::size_t kMaxCalls = 8;
 constexpr std::chrono::seconds kGreetWithin{5};
 constexpr std::chrono::milliseconds kWatchEvery{50};
@@ -107,6 +108,7 @@ struct StandbyHost::Parts {
     bool stopping = false;
     std::optional<Error> ended;
     std::uint64_t refusals = 0;
+    Clock::time_point log_refusals_from{};
     std::string last_refused;
     WallTime last_refused_at{};
     Clock::time_point heard_last = Clock::now();  // of the primary that is gone
@@ -116,11 +118,16 @@ struct StandbyHost::Parts {
 };
 
 void StandbyHost::Parts::refused(const std::string& from, const std::string& why) {
-    spdlog::warn("standby {}: refused {}: {}", options.store.path, from, why);
     const std::lock_guard lock{mutex};
     ++refusals;
     last_refused = from + ": " + why;
     last_refused_at = wall_time();
+    // A flood of strangers is not to fill the disk with what is said of them.
+    const auto now = Clock::now();
+    if (now < log_refusals_from) return;
+    log_refusals_from = now + kLogRefusalsEvery;
+    spdlog::warn("standby {}: refused {}: {} ({} refusals so far)", options.store.path, from, why,
+                 refusals);
 }
 
 void StandbyHost::Parts::accept() {
