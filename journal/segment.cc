@@ -243,7 +243,7 @@ Status SegmentFolder::retire(SegmentNumber number) {
     if (::stat(path.c_str(), &st) != 0) return last_error("examine the segment {}", path);
     const bool other_size = static_cast<std::uint64_t>(st.st_size) != segment_bytes_;
     std::unique_lock lock{mutex_};
-    if (other_size || spares_.size() >= kSparesKept) {
+    if (other_size || spares_.size() >= kSparesKept || error_ == ENOSPC) {
         lock.unlock();
         if (::unlink(path.c_str()) != 0) return last_error("remove the segment {}", path);
         return {};
@@ -254,6 +254,13 @@ Status SegmentFolder::retire(SegmentNumber number) {
     spares_.push_back(spare);
     changed_.notify_all();
     return {};
+}
+
+void SegmentFolder::give_back() {
+    const std::lock_guard lock{mutex_};
+    for (const std::string& spare : spares_) (void)::unlink(spare.c_str());
+    spares_.clear();
+    error_ = ENOSPC;
 }
 
 std::uint64_t SegmentFolder::bytes() const {

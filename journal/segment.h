@@ -82,6 +82,9 @@ class SegmentFolder {
     Result<Segment> begin(const SegmentStart& start);
     // The segment is not needed any more: a spare, or gone.
     Status retire(SegmentNumber number);
+    // The disk is full, and somebody else needs it more: spares go, and none is prepared or kept
+    // before one is wanted. Any thread.
+    void give_back();
     [[nodiscard]] const std::string& directory() const { return directory_; }
     // Of all files here, spares too.
     [[nodiscard]] std::uint64_t bytes() const;

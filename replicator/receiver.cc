@@ -207,10 +207,12 @@ Status Receiver::take(const Message& message) {
         }
         case MessageType::kHurry: {
             TS_ASSIGN(const auto body, body_of<LsnMessage>(message, MessageType::kHurry));
+            TS_TRY(make_room());
             applier_->hurry(Lsn{body.lsn});
             return say_trouble();
         }
         case MessageType::kHeartbeat:
+            TS_TRY(make_room());
             return ack();
         case MessageType::kRefuse:
             return make_error(EREMOTEIO, "serve the primary: it says: {}", message.text());
@@ -253,6 +255,14 @@ Status Receiver::take_frame(std::span<std::byte> bytes) {
     TS_FAULT(receiver_acked);
     heard_committed(Lsn{header.committed});
     if (end_.next.segment != before) TS_TRY(retire_applied());
+    return {};
+}
+
+Status Receiver::make_room() {
+    const Status error = applier_->error();
+    if (error.ok() || error.error().code != ENOSPC) return {};
+    TS_TRY(retire_applied());
+    folder_->give_back();
     return {};
 }
 

@@ -110,6 +110,8 @@ class Receiver {
     void say_findings(const std::vector<Finding>& findings);
     void count_applied(Lsn lsn);
     Status retire_applied();
+    // An applier that has no room gets what the journal holds and nobody needs.
+    Status make_room();
 
     StandbyStore store_;
     Fd lock_;

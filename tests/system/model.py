@@ -26,7 +26,7 @@ LONG_AGO = 1_300_000_000
 CHUNK = 128 << 10
 
 # What a call says when the daemon dies.
-DEATH = "ENOTCONN", "ECONNABORTED", "ECANCELED", "EIO"
+DEATH = "ENOTCONN", "ECONNABORTED", "ECANCELED", "EIO", "EINTR"
 
 # Operations after which a killed daemon may have left part of the change in the file's content.
 PARTIAL = {"pwrite", "append", "copy", "fallocate", "truncate", "ftruncate"}
