@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "replicator/sender.h"
 
@@ -188,7 +189,7 @@ Lsn Sender::needs_from() const {
 
 void Sender::give_up_catching_up() {
     const std::lock_guard lock{mutex_};
-    if (keep_for_it_)
+    if (keep_for_it_ && !std::exchange(said_given_up_, true))
         spdlog::warn(
             "standby {}: too far behind for the journal's limit; it is compared by hash when it is "
             "back",

@@ -166,6 +166,7 @@ void Sender::begin_session(const Hello& hello, const Welcome& welcome) {
     unanswered_since_.reset();
     greeted_ = reached_ = true;
     progressed_ = false;
+    said_given_up_ = false;
     trouble_.clear();
     hold_.clear();
     differs_.clear();

@@ -181,6 +181,7 @@ class Sender final : public FrameSink, public Commit::Observer {
     Lsn hurried_;
     std::optional<Clock::time_point> unanswered_since_;
     Clock::time_point lost_since_;
+    bool said_given_up_ = false;  // in this session
     bool progressed_ = true;  // more has become durable there in this session, or it was in sync
     Clock::time_point last_sent_;
     Outstanding outstanding_;

@@ -2,12 +2,14 @@
 """verify: what somebody does to the replica tree behind our back is found, named and mended; what is
 right is called so, however busy the volume is.
 """
+import contextlib
 import json
 import os
 import subprocess
 import threading
 import time
 
+import machine
 import pytest
 
 
@@ -143,13 +145,25 @@ def test_verify_of_a_path(make_volume):
     volume.down()
 
 
+@contextlib.contextmanager
+def disk_away(volume):
+    """A standby that only stands still would be replaced by another process at once."""
+    pid, away = volume.standby_pid, volume.base / "away"
+    volume.standby.rename(away)
+    machine.kill(pid)
+    try:
+        yield
+    finally:
+        away.rename(volume.standby)
+
+
 def test_verify_is_refused_when_it_cannot_be_answered(make_volume):
-    volume = make_volume()
+    volume = make_volume(standby_timeout="1s")
     volume.create()
     assert "not up" in verify(volume, check=3).text
     volume.up()
     volume.wait("in-sync")
-    with volume.stopped(volume.standby_pid):
+    with disk_away(volume):
         (volume.dir / "file").write_bytes(b"x")
         volume.wait_state("degraded", timeout=60)
         assert "away" in verify(volume, check=3).text
@@ -235,8 +249,8 @@ def test_verify_by_the_daemon(make_volume):
 
 
 def away_beyond_the_limit(volume, write):
-    """The standby stands still until what it lacks is not kept for it any more."""
-    with volume.stopped(volume.standby_pid):
+    """The standby is away until what it lacks is not kept for it any more."""
+    with disk_away(volume):
         write()
         volume.wait_state("degraded", timeout=60)
         sent = volume.status()["standbys"][0]["sent_bytes"]
