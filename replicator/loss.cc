@@ -18,6 +18,7 @@ constexpr Nanoseconds kLongestFencePause = std::chrono::seconds{30};
 void Sender::disconnected(const Error& why) {
     const std::lock_guard lock{mutex_};
     const std::string said = std::exchange(heard_last_, {});
+    said_given_up_ = false;
     if (stopping_) return;
     // Whichever call it was that noticed.
     const bool gone = transport_ && (why.code == EPIPE || why.code == ECONNRESET);
