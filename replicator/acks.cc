@@ -11,6 +11,10 @@ namespace twinspool {
 namespace {
 // A standby that is this close behind is waited for again; the rest comes while commits wait.
 constexpr std::uint64_t kCloseEnough_records = 4096;
+
+// A name in it may hold anything but that.
+bool is_text(std::string_view text) { return text.find('\0') == std::string_view::npos; }
+
 }  // namespace
 
 void Sender::receive() {
@@ -30,6 +34,9 @@ void Sender::receive() {
 Status Sender::take(const Message& message) {
     switch (message.type) {
         case MessageType::kTrouble:
+            // Without TLS a bit can make it of another message, which would then be believed.
+            if (!is_text(message.text()))
+                return make_error(EBADMSG, "understand the other side: what it says is no text");
             heard_trouble(message.text());
             return {};
         case MessageType::kSnapshots:
