@@ -20,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 
+from figures import spread
+
 FULL = {"rounds": 7, "seconds": 0.7, "files": 50_000, "big": 1 << 30, "seed_rounds": 3}
 QUICK = {"rounds": 3, "seconds": 0.3, "files": 4_000, "big": 128 << 20, "seed_rounds": 1}
 MESSAGE = 4096
@@ -102,13 +104,6 @@ class Volume:
     def status(self):
         done = self.run("status", self.name, "--json", check=False)
         return json.loads(done)
-
-
-def spread(values, digits=0):
-    low, middle, high = (
-        f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values))
-    )
-    return f"{middle} ({low}–{high})"
 
 
 # Deliveries.

@@ -19,6 +19,8 @@ import sys
 import time
 from pathlib import Path
 
+from figures import spread
+
 PAGE = 8192
 PAGES_FILE = 64 << 20
 READ_FILE = 100 << 20
@@ -98,13 +100,6 @@ class Volume:
 
     def replica(self):
         return self.standby / "tree" / os.path.realpath(self.dir).lstrip("/")
-
-
-def spread(values, digits=0):
-    low, middle, high = (
-        f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values))
-    )
-    return f"{middle} ({low}–{high})"
 
 
 def percentile(values, share):

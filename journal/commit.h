@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Commit: the one place where durability is decided. Monotone watermarks (local, one per standby),
-// and one queue of waiters ordered by Lsn.
+// Commit: the one place where durability is decided. Watermarks (local, one per standby),
+// and one queue of waiters ordered by Lsn. They only rise, but for that of a standby that is told
+// anew.
 //
 // Invariants: committed() never falls; it never passes local(); it never passes the watermarks of
 // the standbys that are waited for (kAll: of any of them; kAny: of all of them). A waiter is
