@@ -284,20 +284,6 @@ Status PastImage::overlay_blocks(ObjectId file, std::uint64_t offset,
     return range.status();
 }
 
-Result<PastImage::KeptBlock> PastImage::next_kept_block(ObjectId file, std::uint64_t block) const {
-    if (!is_past()) return KeptBlock{};
-    const std::string prefix = keys::blocks(file);
-    auto range =
-        source_->database().range(Family::kHistory, keys::block(file, block), keys::end_of(prefix));
-    for (range.first(); range.valid(); range.next()) {
-        if (keys::number_at_end(range.key()) < number()) continue;
-        TS_ASSIGN(const BlockImage image, decode_block(range.value()));
-        return KeptBlock{.block = keys::block_of(range.key()), .holes = image.holes};
-    }
-    TS_TRY(range.status());
-    return KeptBlock{};
-}
-
 // The first data at or after `offset`, which is in this block.
 std::optional<ImageRange> PastImage::data_in_block(const KeptBlock& kept, std::uint64_t offset,
                                                    std::uint64_t size) {
@@ -321,24 +307,58 @@ Result<std::optional<ImageRange>> PastImage::next_data(ObjectId file, std::uint6
         const off_t data = ::lseek(fd.get(), static_cast<off_t>(offset), SEEK_DATA);
         const off_t hole = data < 0 ? data : ::lseek(fd.get(), data, SEEK_HOLE);
         TS_TRY(follow());
-        const std::uint64_t block = offset / kHistoryBlockBytes;
-        TS_ASSIGN(const KeptBlock next, next_kept_block(file, block));
-        if (next.block == block) {
-            const auto range = data_in_block(next, offset, size);
-            if (range) return range;
-            offset = (block + 1) * kHistoryBlockBytes;
-            continue;
-        }
-        const std::uint64_t limit =
-            std::min(size, next.block == UINT64_MAX ? size : next.block * kHistoryBlockBytes);
-        if (data >= 0 && hole > data && static_cast<std::uint64_t>(data) < limit) {
-            const auto begin = static_cast<std::uint64_t>(data);
-            const std::uint64_t end = std::min(static_cast<std::uint64_t>(hole), limit);
-            return std::optional{ImageRange{begin, end - begin}};
-        }
-        offset = limit;
+        const bool has_data = data >= 0 && hole > data;
+        const ImageRange on_disk =
+            has_data
+                ? ImageRange{static_cast<std::uint64_t>(data),
+                             static_cast<std::uint64_t>(hole) - static_cast<std::uint64_t>(data)}
+                : ImageRange{size, 0};
+        TS_ASSIGN(const DataSought sought, data_of_kept_blocks(file, offset, size, on_disk));
+        if (sought.found) return sought.found;
+        offset = sought.upto;
     }
     return std::optional<ImageRange>{};
+}
+
+// One pass over the kept blocks from `offset` on; between them the disk holds. It ends early,
+// without a find, where `on_disk`, the disk's first data at or after `offset`, says nothing any
+// more.
+Result<PastImage::DataSought> PastImage::data_of_kept_blocks(ObjectId file, std::uint64_t offset,
+                                                             std::uint64_t size,
+                                                             ImageRange on_disk) const {
+    const std::uint64_t disk_end = on_disk.offset + on_disk.length;
+    const auto between = [&](std::uint64_t begin, std::uint64_t end) -> std::optional<ImageRange> {
+        begin = std::max(begin, on_disk.offset);
+        end = std::min(end, disk_end);
+        if (begin >= end) return std::nullopt;
+        return ImageRange{begin, end - begin};
+    };
+    if (!is_past()) return DataSought{.found = between(offset, size), .upto = size};
+    auto range =
+        source_->database().range(Family::kHistory, keys::block(file, offset / kHistoryBlockBytes),
+                                  keys::end_of(keys::blocks(file)));
+    for (range.first(); range.valid(); range.next()) {
+        if (keys::number_at_end(range.key()) < number()) continue;
+        const std::uint64_t block = keys::block_of(range.key());
+        const std::uint64_t begin = block * kHistoryBlockBytes;
+        if (begin >= size) break;
+        if (begin + kHistoryBlockBytes <= offset) continue;  // a later image of a block decided
+        if (begin > offset) {
+            if (const auto found = between(offset, begin)) return DataSought{.found = found};
+            if (offset >= disk_end && on_disk.length > 0) return DataSought{.upto = offset};
+            offset = begin;
+        }
+        TS_ASSIGN(const BlockImage image, decode_block(range.value()));
+        const auto found = data_in_block({.block = block, .holes = image.holes}, offset, size);
+        if (found) return DataSought{.found = found};
+        offset = begin + kHistoryBlockBytes;
+    }
+    TS_TRY(range.status());
+    if (offset < size) {
+        if (const auto found = between(offset, size)) return DataSought{.found = found};
+        if (offset >= disk_end && on_disk.length > 0) return DataSought{.upto = offset};
+    }
+    return DataSought{.upto = size};
 }
 
 }  // namespace twinspool

@@ -79,14 +79,18 @@ class PastImage final : public Image {
     Result<Entries> read_entries(ObjectId directory);
     Status overlay_entries(ObjectId directory, std::map<std::string, ObjectId>& found) const;
     Status overlay_blocks(ObjectId file, std::uint64_t offset, std::span<std::byte> into) const;
-    // The first block from this one on that history has.
     struct KeptBlock {
-        std::uint64_t block = UINT64_MAX;
-        std::uint8_t holes = 0;
+        std::uint64_t block;
+        std::uint8_t holes;
     };
     static std::optional<ImageRange> data_in_block(const KeptBlock& kept, std::uint64_t offset,
                                                    std::uint64_t size);
-    Result<KeptBlock> next_kept_block(ObjectId file, std::uint64_t block) const;
+    struct DataSought {
+        std::optional<ImageRange> found;
+        std::uint64_t upto = 0;  // if nothing was found: there is none before it
+    };
+    Result<DataSought> data_of_kept_blocks(ObjectId file, std::uint64_t offset, std::uint64_t size,
+                                           ImageRange on_disk) const;
     Result<std::uint64_t> size_of(ObjectId file);
     std::shared_ptr<const Entries> remembered(ObjectId directory);
     void remember(ObjectId directory, const std::shared_ptr<const Entries>& list);

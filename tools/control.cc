@@ -183,7 +183,8 @@ Result<Json> ask_daemon(const std::string& run_directory, const Json& request) {
 }
 
 bool is_nobody(const Error& error) {
-    return error.code == ENOENT || error.code == ECONNREFUSED || error.code == ECONNRESET;
+    return error.code == ENOENT || error.code == ECONNREFUSED || error.code == ECONNRESET ||
+           error.code == EPIPE;
 }
 
 }  // namespace twinspool
