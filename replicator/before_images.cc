@@ -271,14 +271,29 @@ Status BeforeImages::save_content(const ObjectChange& change, const Known& file,
     if (!fd) return {};
     if (::fstat(fd->get(), &status) != 0) return last_error("look at a file");
     size = std::min(size, static_cast<std::uint64_t>(status.st_size));
-    for (const auto& [first, end] : changed_blocks(change.content, size))
-        for (std::uint64_t block = first; block < end; block += kBlocksAtOnce)
-            TS_TRY(save_blocks(file, fd->get(), block, std::min(end, block + kBlocksAtOnce), size));
+    const auto changed = blocks_of(change.content, size, Blocks::kChanged);
+    const auto save = [&](std::uint64_t first, std::uint64_t end, Blocks which) -> Status {
+        for (; first < end; first += kBlocksAtOnce)
+            TS_TRY(save_blocks(file, fd->get(), first, std::min(end, first + kBlocksAtOnce), size,
+                               which));
+        return {};
+    };
+    for (const auto& [first, end] : changed) TS_TRY(save(first, end, Blocks::kChanged));
+    for (const auto& [begin, end] : blocks_of(change.content, size, Blocks::kReserved)) {
+        std::uint64_t first = begin;
+        // A block is saved once: not those that were changed, too.
+        for (const auto& [next, after] : changed) {
+            if (after <= first || next >= end) continue;
+            TS_TRY(save(first, next, Blocks::kReserved));
+            first = after;
+        }
+        TS_TRY(save(first, end, Blocks::kReserved));
+    }
     return {};
 }
 
-BeforeImages::BlockRanges BeforeImages::changed_blocks(const ContentChange& content,
-                                                       std::uint64_t size) {
+BeforeImages::BlockRanges BeforeImages::blocks_of(const ContentChange& content, std::uint64_t size,
+                                                  Blocks which) {
     BlockRanges ranges;
     const auto add = [&](std::uint64_t begin, std::uint64_t end) {
         end = std::min(end, size);
@@ -293,14 +308,15 @@ BeforeImages::BlockRanges BeforeImages::changed_blocks(const ContentChange& cont
     const std::uint64_t cut = content.cut().value_or(UINT64_MAX);
     for (const auto& [offset, extent] : content.extents()) {
         if (offset >= cut) break;
-        if (extent.kind != ExtentKind::kAllocated) add(offset, offset + extent.length);
+        const bool reserved = extent.kind == ExtentKind::kAllocated;
+        if (reserved == (which == Blocks::kReserved)) add(offset, offset + extent.length);
     }
-    add(cut, UINT64_MAX);
+    if (which == Blocks::kChanged) add(cut, UINT64_MAX);
     return ranges;
 }
 
 Status BeforeImages::save_blocks(const Known& file, int fd, std::uint64_t first, std::uint64_t end,
-                                 std::uint64_t size) {
+                                 std::uint64_t size, Blocks which) {
     std::map<std::uint64_t, Lsn> newest;
     auto range = history_.parts_.database.range(Family::kHistory, keys::block(file.id, first),
                                                 keys::block(file.id, end));
@@ -315,6 +331,7 @@ Status BeforeImages::save_blocks(const Known& file, int fd, std::uint64_t first,
         const std::uint64_t offset = block * kHistoryBlockBytes;
         const std::uint64_t length = std::min(kHistoryBlockBytes, size - offset);
         BlockImage image{.after = file.entry.born, .holes = holes_in(finder, offset, length)};
+        if (which == Blocks::kReserved && image.holes == 0) continue;
         if (before != newest.end()) image.after = std::max(image.after, before->second);
         if (image.holes != 0xff) {
             const ssize_t got = ::pread(fd, bytes.data(), length, static_cast<off_t>(offset));

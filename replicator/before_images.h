@@ -36,6 +36,9 @@ class BeforeImages {
         std::string value;  // of the entry that counts, if saved
         Lsn before;         // number of the newest entry otherwise; 0: none
     };
+    // Space that is only reserved keeps what is there, but a hole is none any more: it may show as
+    // data from then on.
+    enum class Blocks : std::uint8_t { kChanged, kReserved };
     // What of a file is going to change, in blocks: first → end. Disjoint, ascending.
     using BlockRanges = std::map<std::uint64_t, std::uint64_t>;
 
@@ -57,9 +60,9 @@ class BeforeImages {
     // Its size at the snapshot.
     Result<std::uint64_t> save_attributes(const Known& object, int fd);
     Status save_content(const ObjectChange& change, const Known& file, std::uint64_t size);
-    static BlockRanges changed_blocks(const ContentChange& content, std::uint64_t size);
+    static BlockRanges blocks_of(const ContentChange& content, std::uint64_t size, Blocks which);
     Status save_blocks(const Known& file, int fd, std::uint64_t first, std::uint64_t end,
-                       std::uint64_t size);
+                       std::uint64_t size, Blocks which);
     Status put(std::string_view key, Lsn after, std::string_view value);
     Status write_portion();
 

@@ -231,6 +231,43 @@ TEST_F(HistoryTest, ANewFileCostsASnapshotNothing) {
     EXPECT_EQ(used(), once);
 }
 
+// Space that is reserved later shows as data once it has been read; the snapshot has a hole there.
+TEST_F(HistoryTest, SpaceReservedLaterIsAHoleOfTheSnapshot) {
+    model->act();
+    mark();
+    const ObjectId directory = model->picture().roots.begin()->second;
+    const ObjectId file{1'000'000};
+    constexpr std::uint64_t kSize = 1 << 20;
+    const std::string text(100, 'x');
+    last = append(*journal, CreateOp{.object = file,
+                                     .parent = directory,
+                                     .name = "sparse",
+                                     .attributes = {.mode = S_IFREG | 0600}});
+    for (const std::uint64_t offset : {std::uint64_t{0}, kSize - text.size()})
+        last = append(*journal, WriteOp{.object = file,
+                                        .offset = offset,
+                                        .mtime = {},
+                                        .data = std::as_bytes(std::span{text})});
+    last = append(*journal, MarkOp{.name = "before", .time = WallTime{5}});
+    const Lsn number = last;
+    last = append(*journal, AllocateOp{.object = file,
+                                       .kind = AllocateKind::kAllocate,
+                                       .offset = 0,
+                                       .length = kSize,
+                                       .size = kSize,
+                                       .mtime = {}});
+    apply();
+    const auto image = open_past()->image(number);
+    ASSERT_TRUE(image.ok()) << image.error().text();
+    std::vector<std::byte> bytes(kSize);
+    ASSERT_TRUE((*image)->read(file, 0, bytes).ok());
+    const auto first = (*image)->next_data(file, 0);
+    ASSERT_TRUE(first.ok() && *first) << "the beginning is data";
+    const auto second = (*image)->next_data(file, (*first)->offset + (*first)->length);
+    ASSERT_TRUE(second.ok() && *second) << "the end is data";
+    EXPECT_GE((*second)->offset, kSize - 4096) << "between them is a hole";
+}
+
 TEST_F(HistoryTest, WhatIsReadIsNotDestroyedUntilNobodyReadsIt) {
     for (int i = 0; i < 60; ++i) model->act();
     const Lsn number = mark();
