@@ -47,36 +47,46 @@ Commit::Commit(CommitMode mode, std::uint32_t standby_count, Lsn local, Lsn comm
 }
 
 void Commit::wait(CommitWaiter& waiter, Lsn lsn) {
-    int error = 0;
-    {
-        const std::lock_guard lock{mutex_};
-        error = failure();
-        if (error == 0 && committed() < lsn) {
-            waiter.lsn_ = lsn;
-            CommitWaiter* before = tail_;
-            while (before != nullptr && before->lsn_ > lsn) before = before->previous_;
-            waiter.previous_ = before;
-            waiter.next_ = before == nullptr ? head_ : before->next_;
-            (waiter.next_ == nullptr ? tail_ : waiter.next_->previous_) = &waiter;
-            (before == nullptr ? head_ : before->next_) = &waiter;
-            if (wanted_.load(std::memory_order_relaxed) >= lsn.value) return;
-            wanted_.store(lsn.value, std::memory_order_release);
-            for (Observer* observer : observers_) observer->wanted_rose();
-            return;
-        }
+    std::unique_lock lock{mutex_};
+    const int error = failure();
+    if (error != 0 || committed() >= lsn) {
+        lock.unlock();
+        waiter.answered(error);
+        return;
     }
-    waiter.answered(error);
+    waiter.lsn_ = lsn;
+    CommitWaiter* before = tail_;
+    while (before != nullptr && before->lsn_ > lsn) before = before->previous_;
+    waiter.previous_ = before;
+    waiter.next_ = before == nullptr ? head_ : before->next_;
+    (waiter.next_ == nullptr ? tail_ : waiter.next_->previous_) = &waiter;
+    (before == nullptr ? head_ : before->next_) = &waiter;
+    if (!raise_wanted(lsn)) return;
+    lock.unlock();
+    tell_sealer();
 }
 
 Status Commit::wait_local(Lsn lsn) {
     std::unique_lock lock{mutex_};
-    if (wanted_.load(std::memory_order_relaxed) < lsn.value) {
-        wanted_.store(lsn.value, std::memory_order_release);
-        for (Observer* observer : observers_) observer->wanted_rose();
+    if (raise_wanted(lsn)) {
+        lock.unlock();
+        tell_sealer();
+        lock.lock();
     }
     local_rose_.wait(lock, [this, lsn] { return local() >= lsn || failure() != 0; });
     if (failure() != 0) return make_error(failure(), "write the journal");
     return {};
+}
+
+// Sequentially consistent: the sealer looks at it after it has said that it is no longer busy.
+bool Commit::raise_wanted(Lsn lsn) {
+    if (wanted_.load(std::memory_order_relaxed) >= lsn.value) return false;
+    wanted_.store(lsn.value);
+    return true;
+}
+
+void Commit::tell_sealer() {
+    if (Sealer* const sealer = sealer_) sealer->wanted_rose();
 }
 
 Result<bool> Commit::wait_committed(Lsn lsn, Nanoseconds timeout) {

@@ -44,7 +44,7 @@ class Commit {
     Commit(CommitMode mode, std::uint32_t standby_count, Lsn local, Lsn committed,
            AckRule rule = AckRule::kAll);
 
-    // Answers when committed() has reached lsn; the observers (the writer) hear that it is wanted.
+    // Answers when committed() has reached lsn; who seals (the writer) hears that it is wanted.
     void wait(CommitWaiter& waiter, Lsn lsn);
     // The same for the local watermark only (used for records about the standbys themselves).
     Status wait_local(Lsn lsn);
@@ -62,7 +62,7 @@ class Commit {
     [[nodiscard]] Lsn committed() const { return Lsn{committed_.load(std::memory_order_acquire)}; }
     [[nodiscard]] Lsn standby(std::uint32_t standby) const;
     // The highest Lsn that somebody waits for.
-    [[nodiscard]] Lsn wanted() const { return Lsn{wanted_.load(std::memory_order_acquire)}; }
+    [[nodiscard]] Lsn wanted() const { return Lsn{wanted_.load()}; }
     [[nodiscard]] int failure() const { return failure_.load(std::memory_order_acquire); }
     [[nodiscard]] CommitMode mode() const { return mode_; }
 
@@ -70,18 +70,28 @@ class Commit {
     class Observer {
        public:
         virtual ~Observer() = default;
-        virtual void wanted_rose() {}
         virtual void local_rose() {}
         virtual void committed_rose() {}
     };
     void observe(Observer& observer);
     void unobserve(Observer& observer);
 
+    // Called when wanted() has risen, on the thread that wants it and with no lock held, so that it
+    // may do itself what has to be done first. Lives as long as anybody may wait.
+    class Sealer {
+       public:
+        virtual ~Sealer() = default;
+        virtual void wanted_rose() = 0;
+    };
+    void seal_by(Sealer& sealer) { sealer_ = &sealer; }
+
    private:
     struct Watermark {
         Lsn durable;
         bool waited_for = false;
     };
+    bool raise_wanted(Lsn lsn);  // mutex_ held
+    void tell_sealer();
     void remove(CommitWaiter& waiter);
     CommitWaiter* take_answered();  // the answered prefix of the queue; mutex_ held
     static void answer(CommitWaiter* list, int error);
@@ -96,6 +106,7 @@ class Commit {
     CommitWaiter* head_ = nullptr;
     CommitWaiter* tail_ = nullptr;
     std::vector<Observer*> observers_;
+    std::atomic<Sealer*> sealer_{nullptr};
     std::atomic<std::uint64_t> local_;
     std::atomic<std::uint64_t> committed_;
     std::atomic<std::uint64_t> wanted_;

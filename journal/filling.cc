@@ -61,7 +61,7 @@ void Filling::open_after(std::uint64_t serial, std::uint64_t closed_state) {
     next.completed.store(0, std::memory_order_release);
     tail_.filling[(serial + 1) % kFillingSlots].first_lsn = first;
     next.state.store(opened(serial + 1), std::memory_order_release);
-    newest_.store(serial + 1, std::memory_order_release);
+    newest_.store(serial + 1);  // sequentially consistent: the writer looks when it is not busy
 }
 
 Lsn Filling::appended() const {
@@ -86,13 +86,17 @@ void Filling::close_newest() {
 }
 
 bool Filling::has_closed() const {
-    return oldest_.load() < newest_.load(std::memory_order_acquire);
+    return oldest_.load() < newest_.load();
 }
 
 bool Filling::has_open_records() const {
     // One that is closed has a successor in a moment; until then there is nothing to close.
     const std::uint64_t state = slot(newest_.load(std::memory_order_acquire)).state.load();
     return (state & kClosedBit) == 0 && count_of(state) > 0;
+}
+
+std::size_t Filling::open_bytes() const {
+    return bytes_of(slot(newest_.load(std::memory_order_acquire)).state.load());
 }
 
 Filling::Closed Filling::oldest_closed() {

@@ -9,6 +9,10 @@
 #include "journal/fault.h"
 
 namespace twinspool {
+namespace {
+// Encoding takes some 20 us for as much.
+constexpr std::size_t kSmallFrame_bytes = std::size_t{64} << 10;
+}  // namespace
 
 void SegmentLedger::add(SegmentNumber number, Lsn first) {
     const std::lock_guard lock{mutex_};
@@ -49,7 +53,7 @@ Status Writer::start(const Start& start) {
         TS_ASSIGN(segment_, open_segment(segment_path(folder_.directory(), at_.next.segment),
                                          at_.volume, O_RDWR));
     }
-    commit_.observe(*this);
+    commit_.seal_by(*this);
     thread_ = std::thread{[this] { run(); }};
     return {};
 }
@@ -59,7 +63,6 @@ void Writer::stop() {
     stopping_ = true;
     ring_->wake();
     thread_.join();
-    commit_.unobserve(*this);
 }
 
 void Writer::push() {
@@ -68,11 +71,21 @@ void Writer::push() {
 }
 
 void Writer::grew(Filling::Grew grew) {
-    if (grew != Filling::Grew::kNo && asleep_.load()) ring_->wake();
+    if (grew == Filling::Grew::kNo || busy_) return;
+    // A doze ends soon enough for a first record.
+    if (grew == Filling::Grew::kClosedSlot || asleep_) ring_->wake();
 }
 
 void Writer::wanted_rose() {
-    if (asleep_.load()) ring_->wake();
+    if (busy_) return;
+    {
+        const std::lock_guard turn{turn_mutex_};
+        if (in_flight_) return;
+        const int slot = free_slot();
+        if (slot >= 0 && !stopping_ && commit_.failure() == 0 && is_small() && should_seal())
+            TS_ASSERT(seal(static_cast<std::uint32_t>(slot)).ok());
+    }
+    ring_->wake();
 }
 
 void Writer::attach(FrameSink& sink) {
@@ -90,48 +103,86 @@ bool Writer::should_seal() {
     if (filling_.has_closed()) return true;
     if (!filling_.has_open_records()) {
         linger_until_.reset();
-        pushed_ = false;
+        dozed_ = pushed_ = false;
         return false;
     }
     if (commit_.wanted() > sealed_ || stopping_ || pushed_.exchange(false)) return true;
     const auto now = Clock::now();
-    if (!linger_until_) linger_until_ = now + at_.linger;
+    if (!linger_until_) linger_until_ = dozed_ ? now : now + at_.linger;
     return now >= *linger_until_;
 }
 
-std::optional<Nanoseconds> Writer::patience() const {
-    if (in_flight_ || !linger_until_) return std::nullopt;
+// Made in a moment, and it needs no new segment: whoever waits for it may make it.
+bool Writer::is_small() const {
+    const std::size_t bytes = filling_.open_bytes();
+    return segment_ && !filling_.has_closed() && bytes <= kSmallFrame_bytes &&
+           at_.next.block + blocks_for(sizeof(FrameHeader) + 2 * kSmallFrame_bytes) <=
+               segment_->blocks();
+}
+
+Nanoseconds Writer::patience() const {
     return std::max(Nanoseconds{1}, Nanoseconds{*linger_until_ - Clock::now()});
 }
 
 int Writer::free_slot() const {
     for (std::uint32_t i = 0; i < kSealedSlots; ++i)
-        if (!pinned_[i].load(std::memory_order_acquire)) return static_cast<int>(i);
+        if (!pinned_[i]) return static_cast<int>(i);
     return -1;
+}
+
+bool Writer::is_done() const {
+    return stopping_ && !in_flight_ && !filling_.has_open_records() && !filling_.has_closed();
 }
 
 void Writer::run() {
     while (commit_.failure() == 0) {
-        const bool sealing = should_seal();
-        const int slot = sealing ? free_slot() : -1;
-        if (slot >= 0) {
-            if (const auto sealed = seal(static_cast<std::uint32_t>(slot)); !sealed.ok())
-                fail(sealed.error());
-            continue;
+        Status status;
+        std::optional<Nanoseconds> limit;
+        {
+            const std::lock_guard turn{turn_mutex_};
+            status = seal_and_submit();
+            if (is_done()) return;
+            if (status.ok()) limit = prepare_to_rest();
         }
-        if (stopping_ && !in_flight_ && !filling_.has_open_records() && !filling_.has_closed())
-            return;
-        // Who appends or waits after this store wakes us; who did so before is seen in
-        // should_seal().
-        asleep_ = true;
-        if (sealing || !should_seal()) {
-            // When sealing, only a link that lets go of a slot can help, and that wakes us.
-            if (const auto completion = ring_->wait(sealing ? std::nullopt : patience()))
-                completed(*completion);
+        if (!status.ok()) {
+            fail(status.error());
+            break;
         }
+        const auto completion = ring_->wait(limit);
         asleep_ = false;
+        if (completion) completed(*completion);
     }
-    if (in_flight_) (void)ring_->wait(std::nullopt);  // its bytes are the kernel's until then
+    while (ring_->in_flight() > 0) (void)ring_->wait(std::nullopt);  // the bytes are the kernel's
+}
+
+Status Writer::seal_and_submit() {
+    if (should_seal()) {
+        waits_for_slot_ = true;  // before looking: who lets go of one looks at it afterwards
+        const int slot = free_slot();
+        if (slot < 0) return {};
+        waits_for_slot_ = false;
+        TS_TRY(seal(static_cast<std::uint32_t>(slot)));
+    }
+    if (!in_flight_ || submitted_) return {};
+    submitted_ = true;
+    const std::size_t bytes = blocks_for(in_flight_->bytes.size()) * kBlockBytes;
+    ring_->write(segment_->fd.get(), Bytes{in_flight_->bytes.data(), bytes},
+                 std::uint64_t{place_.block} * kBlockBytes, 0);
+    TS_FAULT(writer_submitted);
+    return {};
+}
+
+// How long at most; nothing: until somebody wakes us or the frame is durable.
+std::optional<Nanoseconds> Writer::prepare_to_rest() {
+    if (in_flight_ || waits_for_slot_) return std::nullopt;
+    if (linger_until_) return patience();
+    dozed_ = std::exchange(worked_, false);
+    if (dozed_) return at_.linger;
+    // Who appends or waits after this store wakes us; who did so before is seen here.
+    asleep_ = true;
+    if (should_seal()) return Nanoseconds{1};
+    if (linger_until_) return patience();
+    return std::nullopt;
 }
 
 Status Writer::make_room(std::size_t blocks) {
@@ -148,8 +199,10 @@ Status Writer::make_room(std::size_t blocks) {
     return {};
 }
 
+// Into the slot and to the links; the writer's thread submits it.
 Status Writer::seal(std::uint32_t slot) {
     linger_until_.reset();
+    dozed_ = false;
     if (!filling_.has_closed()) filling_.close_newest();
     const Filling::Closed closed = filling_.oldest_closed();
     SealedSlot& sealed = tail_.sealed[slot];
@@ -167,25 +220,27 @@ Status Writer::seal(std::uint32_t slot) {
         encode_frame(context, closed.first, closed.count, closed.payload, sealed.bytes);
     const std::size_t blocks = blocks_for(size);
     TS_TRY(make_room(blocks));
-    at_.end.chain = place_frame({sealed.bytes, size}, at_.next);
+    place_ = at_.next;
+    at_.end.chain = place_frame({sealed.bytes, size}, place_);
     at_.end.lsn = sealed_ = closed.first + (closed.count - 1);
+    at_.next.block += static_cast<std::uint32_t>(blocks);
     sealed.size.store(size, std::memory_order_release);
+    busy_ = true;
     TS_FAULT(writer_sealed);
-    filling_.free_oldest();
-    pinned_[slot].store(true, std::memory_order_relaxed);
+    pinned_[slot] = true;
     in_flight_ = std::shared_ptr<const SealedFrame>(
         new SealedFrame{closed.first, sealed_, Bytes{sealed.bytes, size}},
-        [ring = ring_.get(), pinned = &pinned_[slot]](const SealedFrame* frame) {
+        [this, pinned = &pinned_[slot]](const SealedFrame* frame) {
             delete frame;  // NOLINT(cppcoreguidelines-owning-memory)
-            pinned->store(false, std::memory_order_release);
-            ring->wake();  // a slot may be what the writer waits for
+            *pinned = false;
+            if (waits_for_slot_) ring_->wake();
         });
-    ring_->write(segment_->fd.get(), Bytes{sealed.bytes, blocks * kBlockBytes},
-                 std::uint64_t{at_.next.block} * kBlockBytes, 0);
-    at_.next.block += static_cast<std::uint32_t>(blocks);
-    const std::lock_guard lock{sinks_mutex_};
-    for (FrameSink* sink : sinks_) sink->offer(in_flight_);
-    TS_FAULT(writer_submitted);
+    submitted_ = false;
+    {
+        const std::lock_guard lock{sinks_mutex_};
+        for (FrameSink* sink : sinks_) sink->offer(in_flight_);
+    }
+    filling_.free_oldest();  // what waited for credit may go on here, and finds us busy
     return {};
 }
 
@@ -195,15 +250,29 @@ void Writer::completed(const Uring::Completion& completion) {
         return;
     }
     TS_FAULT(writer_durable);
-    const Lsn last = in_flight_->last;
-    in_flight_.reset();
+    Lsn last;
+    Status status;
+    {
+        // The next one goes before those who waited for this one are answered.
+        const std::lock_guard turn{turn_mutex_};
+        last = in_flight_->last;
+        in_flight_.reset();
+        worked_ = true;
+        busy_ = false;
+        status = seal_and_submit();
+    }
     frames_.fetch_add(1, std::memory_order_relaxed);
     commit_.local_durable(last);
+    if (!status.ok()) fail(status.error());
 }
 
 void Writer::fail(const Error& error) {
-    in_flight_.reset();
     commit_.fail(error.code == 0 ? EIO : error.code);
+    {
+        const std::lock_guard turn{turn_mutex_};
+        in_flight_.reset();
+        busy_ = false;
+    }
     filling_.abandon();
 }
 

@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writer: the one thread that owns the journal's ring. It seals the frame that is being filled as
-// soon as no frame is in flight and somebody waits (or the slot is full, or `linger` has passed),
-// writes it to the segment and offers the same bytes to the links at the same time.
+// Writer: seals the frame that is being filled as soon as no frame is in flight and somebody waits
+// (or the slot is full, or `linger` has passed), offers its bytes to the links and writes them to
+// the segment at the same time.
+//
+// Who wants a commit while nothing is in flight seals the frame itself, so that it is on its way to
+// the standbys before any other thread has woken up; the writer's own thread only writes it. While
+// a frame is in flight it does all: the next is sealed at the instant this one is durable, before
+// anybody is answered. Between frames it dozes for `linger` before it sleeps, so that the first
+// record of the next frame need not wake it.
 //
 // Invariants: at most one frame is in flight, so frames become durable in order; a frame is whole
 // in the tail before it is submitted, and stays there until it is durable; the raw records are
-// freed only then. Threads: start/stop by the owner; push/attach/detach any; the rest is its own.
+// freed only then. Threads: start/stop by the owner; push/attach/detach/grew/wanted_rose any.
+// Lock: `turn_mutex_` protects what is sealed and in flight; taken with no lock held but an
+// object's; the links' locks are taken under it.
 #pragma once
 
 #include <array>
@@ -53,7 +61,7 @@ struct WriterStamp {
     std::atomic<std::int64_t> suspect_from{0};
 };
 
-class Writer final : public Commit::Observer {
+class Writer final : public Commit::Sealer {
    public:
     struct Start {
         Position end;
@@ -79,13 +87,18 @@ class Writer final : public Commit::Observer {
     using Clock = std::chrono::steady_clock;
     void wanted_rose() override;
     void run();
-    [[nodiscard]] bool should_seal();
-    [[nodiscard]] std::optional<Nanoseconds> patience() const;
-    [[nodiscard]] int free_slot() const;
-    Status seal(std::uint32_t slot);
-    Status make_room(std::size_t blocks);
     void completed(const Uring::Completion& completion);
     void fail(const Error& error);
+    // The next ones with turn_mutex_ held.
+    [[nodiscard]] bool should_seal();
+    [[nodiscard]] bool is_small() const;
+    [[nodiscard]] int free_slot() const;
+    [[nodiscard]] bool is_done() const;
+    Status seal(std::uint32_t slot);
+    Status make_room(std::size_t blocks);
+    Status seal_and_submit();
+    std::optional<Nanoseconds> prepare_to_rest();
+    [[nodiscard]] Nanoseconds patience() const;
 
     TailLayout& tail_;
     Filling& filling_;
@@ -93,16 +106,27 @@ class Writer final : public Commit::Observer {
     SegmentFolder& folder_;
     SegmentLedger& ledger_;
     const WriterStamp& stamp_;
+    std::unique_ptr<Uring> ring_;  // the writer's thread's, but for wake()
+
+    std::mutex turn_mutex_;
     Start at_;
-    std::unique_ptr<Uring> ring_;
     std::optional<Segment> segment_;
     // Of each sealed slot: in use until the local write is complete and the links have let go.
     std::array<std::atomic<bool>, kSealedSlots> pinned_{};
     std::shared_ptr<const SealedFrame> in_flight_;
+    FramePlace place_{};      // its own
+    bool submitted_ = false;  // it is being written
+    bool worked_ = false;     // a frame has been written since the last doze
+    bool dozed_ = false;      // records that came meanwhile have waited long enough
     Lsn sealed_;
     std::optional<Clock::time_point> linger_until_;
+
+    // A frame is in flight. Who finds that there is none has to see to what he wants himself;
+    // otherwise who ends it sees that it is wanted. Hence sequentially consistent, as are the next.
+    std::atomic<bool> busy_{false};
+    std::atomic<bool> asleep_{false};  // until somebody wakes it
+    std::atomic<bool> waits_for_slot_{false};
     std::atomic<bool> pushed_{false};
-    std::atomic<bool> asleep_{false};
     std::atomic<bool> stopping_{false};
     std::atomic<std::uint64_t> frames_{0};
     std::mutex sinks_mutex_;  // protects sinks_; held while they are offered a frame

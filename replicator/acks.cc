@@ -29,6 +29,7 @@ void Sender::receive() {
     if (heard_last_.empty() && status.error().code != ECONNRESET)
         heard_last_ = status.error().text();
     changed_.notify_all();
+    work_.notify_one();
 }
 
 Status Sender::take(const Message& message) {
@@ -81,7 +82,7 @@ Status Sender::heard(const Ack& ack) {
         if (!chains_.acknowledged({Lsn{ack.durable}, Chain{ack.chain}})) {
             differs_ = fmt::format("record {}: the standby's bytes differ from ours", ack.durable);
             spdlog::error("standby {}: {}", options_.target, differs_);
-            changed_.notify_all();
+            work_.notify_one();
             return make_error(EBADMSG, "{}", differs_);
         }
         progressed_ |= Lsn{ack.durable} > durable_;
@@ -89,13 +90,15 @@ Status Sender::heard(const Ack& ack) {
         durable = durable_;
         // Given up when the journal was full, and yet it got what it lacked.
         keep_for_it_ |= durable_ + 1 >= journal_.oldest();
-        applied_ = std::max(applied_, Lsn{ack.applied});
+        if (Lsn{ack.applied} > applied_) {
+            applied_ = Lsn{ack.applied};
+            changed_.notify_all();
+        }
         outstanding_.durable(durable_);
         if (durable_ + 1 >= Lsn{next_})
             unanswered_since_.reset();
         else
             unanswered_since_ = Clock::now();
-        changed_.notify_all();
     }
     journal_.commit().standby_durable(options_.index, durable);
     catch_up(durable);
@@ -143,7 +146,7 @@ bool Sender::wait_reached(Nanoseconds timeout) {
 Result<bool> Sender::wait_applied(Lsn lsn, Nanoseconds timeout) {
     std::unique_lock lock{mutex_};
     hurry_ = std::max(hurry_, lsn);
-    changed_.notify_all();
+    work_.notify_one();
     changed_.wait_for(lock, timeout,
                       [this, lsn] { return applied_ >= lsn || cannot_apply_ || stopping_; });
     if (applied_ >= lsn) return true;

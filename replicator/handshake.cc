@@ -175,6 +175,7 @@ void Sender::begin_session(const Hello& hello, const Welcome& welcome) {
     hurried_ = Lsn{};
     in_sync_from_ = journal_.commit().local();
     streaming_ = true;
+    sends_ = Sends::kRunner;
     queueing_ = false;  // the segments first
     move_to(LinkState::kCatchingUp);
 }

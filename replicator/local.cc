@@ -42,6 +42,10 @@ class SocketTransport final : public LinkTransport {
         return {};
     }
 
+    [[nodiscard]] bool has_room(std::size_t bytes) const override {
+        return socket_has_room(socket_.get(), bytes);
+    }
+
     Status receive(std::span<std::byte> out) override {
         while (!out.empty()) {
             const ssize_t size = ::recv(socket_.get(), out.data(), out.size(), MSG_WAITALL);

@@ -49,6 +49,7 @@ void Sender::stop() {
     }
     options_.connector->cancel();
     changed_.notify_all();
+    work_.notify_one();
     runner_.join();
     watcher_.join();
     journal_.detach(*this);
@@ -69,21 +70,43 @@ void Sender::move_to(LinkState state) {
 // --- from the journal
 
 void Sender::offer(const std::shared_ptr<const SealedFrame>& frame) {
-    const std::lock_guard lock{mutex_};
+    std::unique_lock lock{mutex_};
     outstanding_.sealed(frame->last, frame->bytes.size(), Clock::now());
+    if (may_send_at_once(*frame)) {
+        send_at_once(lock, *frame);
+        return;
+    }
     if (queueing_ && queue_.size() < kQueuedFrames) {
         queue_.push_back(frame);
     } else {
         queueing_ = false;
         queue_.clear();
     }
-    changed_.notify_all();
+    work_.notify_one();
+}
+
+bool Sender::may_send_at_once(const SealedFrame& frame) const {
+    return streaming_ && queueing_ && queue_.empty() && sends_ == Sends::kNobody && !stopping_ &&
+           differs_.empty() && Lsn{next_} == frame.first &&
+           transport_->has_room(frame.bytes.size());
+}
+
+void Sender::send_at_once(std::unique_lock<std::mutex>& lock, const SealedFrame& frame) {
+    sends_ = Sends::kSealer;
+    lock.unlock();
+    const Status sent = send_frame(frame.bytes);
+    lock.lock();
+    sends_ = Sends::kNobody;
+    if (!sent.ok()) streaming_ = false;  // the runner ends the session
+    // It has slept long enough if something has to be announced now.
+    if (!sent.ok() || resting_ || stopping_ || !streaming_ || something_to_send())
+        work_.notify_one();
 }
 
 void Sender::local_rose() {
     if (journal_.commit().local().value < next_.load()) return;
     const std::lock_guard lock{mutex_};
-    changed_.notify_all();
+    work_.notify_one();
 }
 
 // --- the runner
@@ -119,6 +142,8 @@ Status Sender::session() {
     if (transport_) transport_->shutdown();
     streaming_ = false;
     queue_.clear();
+    if (sends_ == Sends::kRunner) sends_ = Sends::kNobody;
+    work_.wait(lock, [this] { return sends_ == Sends::kNobody; });  // not long: it is shut down
     const bool orderly = stopping_;
     lock.unlock();
     if (receiver.joinable()) receiver.join();
@@ -159,39 +184,55 @@ Status Sender::stream() {
     announced_ = committed;
     for (;;) {
         std::unique_lock lock{mutex_};
+        if (sends_ == Sends::kRunner) sends_ = Sends::kNobody;
         // What has been sent will soon be committed, and the standby must hear of it.
         const bool expecting =
             announced_ < journal_.commit().committed() || announced_ + 1 < Lsn{next_};
-        changed_.wait_for(lock, expecting ? Nanoseconds{kAnnounceAfter} : heartbeat_every_,
-                          [this] { return stopping_ || !streaming_ || something_to_send(); });
+        resting_ = !expecting;
+        work_.wait_for(lock, expecting ? Nanoseconds{kAnnounceAfter} : heartbeat_every_, [this] {
+            return stopping_ || !streaming_ || (something_to_send() && sends_ == Sends::kNobody);
+        });
+        resting_ = false;
         if (stopping_) return {};
-        if (!differs_.empty()) {
-            const std::string why = differs_;
-            lock.unlock();
-            return refuse(why);
-        }
         if (!streaming_) return make_error(ECONNRESET, "hear from the standby");
-        const Lsn next{next_};
-        const Lsn local = journal_.commit().local();
-        if (!queue_.empty() && queue_.front()->first <= next) {
-            TS_TRY(send_queued(lock));
-        } else if (local >= next) {
-            const Lsn until = queue_.empty() ? local : std::min(local, queue_.front()->first - 1);
-            lock.unlock();
-            TS_TRY(send_from_segments(until));
-        } else if (!queueing_) {
-            queueing_ = true;  // a frame in flight now is read when it is durable
-        } else {
-            const Lsn hurry = hurry_;
-            lock.unlock();
-            TS_TRY(send_small(hurry));
-        }
+        if (sends_ != Sends::kNobody) continue;
+        sends_ = Sends::kRunner;
+        lock.unlock();
+        TS_TRY(send_something());
     }
 }
 
-Status Sender::send_queued(std::unique_lock<std::mutex>& lock) {
+Status Sender::send_something() {
+    std::unique_lock lock{mutex_};
+    if (!differs_.empty()) {
+        const std::string why = differs_;
+        lock.unlock();
+        return refuse(why);
+    }
+    const Lsn next{next_};
+    const Lsn local = journal_.commit().local();
+    if (!queue_.empty() && queue_.front()->first <= next) {
+        lock.unlock();
+        return send_queued();
+    }
+    if (local >= next) {
+        const Lsn until = queue_.empty() ? local : std::min(local, queue_.front()->first - 1);
+        lock.unlock();
+        return send_from_segments(until);
+    }
+    if (!queueing_) {
+        queueing_ = true;  // a frame in flight now is read when it is durable
+        return {};
+    }
+    const Lsn hurry = hurry_;
+    lock.unlock();
+    return send_small(hurry);
+}
+
+Status Sender::send_queued() {
     // Copied, so that no standby that takes its time holds a slot of the tail, which the writer may
     // be waiting for: what is pinned by all senders together is among the newest few frames.
+    std::unique_lock lock{mutex_};
     auto frame = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();
@@ -224,9 +265,9 @@ Status Sender::send_frame(Bytes bytes) {
         chains_.sent({Lsn{header.first_lsn + header.record_count - 1}, Chain{header.checksum}});
     }
     TS_TRY(send_message(*transport_, MessageType::kFrame, bytes));
+    const std::lock_guard lock{mutex_};
     next_ = header.first_lsn + header.record_count;
     announced_ = std::max(announced_, Lsn{header.committed});
-    const std::lock_guard lock{mutex_};
     sent_records_ += header.record_count;
     sent_bytes_ += bytes.size();
     return {};

@@ -11,6 +11,9 @@
 // of what was sent is not counted: its bytes differ, the link ends with a Refuse, and status() says
 // so from then on until the standby has been agreed with again.
 //
+// A frame just sealed is sent by who sealed it, if the link has room and everything before has
+// gone; what it cannot send at once is the runner's. `sends_` says whose turn it is.
+//
 // Threads: `runner_` connects and sends, `watcher_` keeps the time, one more receives while
 // connected; offer() comes from the journal's writer. Lock: `mutex_` protects the state below it;
 // the commit's lock may be held when it is taken (observers), so no call into Commit is made while
@@ -120,6 +123,8 @@ class Sender final : public FrameSink, public Commit::Observer {
 
     void offer(const std::shared_ptr<const SealedFrame>& frame) override;
     void local_rose() override;
+    [[nodiscard]] bool may_send_at_once(const SealedFrame& frame) const;  // mutex_ held
+    void send_at_once(std::unique_lock<std::mutex>& lock, const SealedFrame& frame);
 
     void run();
     void watch();
@@ -137,8 +142,9 @@ class Sender final : public FrameSink, public Commit::Observer {
     [[nodiscard]] Result<Lsn> segment_start(Lsn lsn) const;
     [[nodiscard]] Result<std::uint64_t> largest_segment(SegmentNumber from) const;
     Status stream();
+    Status send_something();
     [[nodiscard]] bool something_to_send() const;
-    Status send_queued(std::unique_lock<std::mutex>& lock);
+    Status send_queued();
     Status send_frame(Bytes bytes);
     Status send_from_segments(Lsn until);
     Status send_small(Lsn hurry);
@@ -164,6 +170,7 @@ class Sender final : public FrameSink, public Commit::Observer {
     std::mutex count_mutex_;  // one count_it_or_not() at a time; taken before mutex_
     mutable std::mutex mutex_;
     mutable std::condition_variable changed_;
+    std::condition_variable work_;  // what the runner sleeps on while it streams
     LinkState state_ = LinkState::kConnecting;
     std::shared_ptr<LinkTransport> transport_;
     std::deque<std::shared_ptr<const SealedFrame>> queue_;
@@ -203,7 +210,10 @@ class Sender final : public FrameSink, public Commit::Observer {
     bool waited_for_ = true;   // commits count it (or would, in mode async)
     bool keep_for_it_ = true;  // segments it still needs are kept
 
-    // runner's own
+    // Whose are the link's sending side, and what follows. Changed under mutex_.
+    enum class Sends : std::uint8_t { kNobody, kRunner, kSealer };
+    Sends sends_ = Sends::kNobody;
+    bool resting_ = false;  // the runner sleeps until the next heartbeat
     std::optional<Cursor> cursor_;
     Lsn announced_;  // committed, as far as the standby has been told
     std::vector<std::byte> sending_;

@@ -172,6 +172,11 @@ class TlsTransport final : public LinkTransport {
         return {};
     }
 
+    // Records add a little.
+    [[nodiscard]] bool has_room(std::size_t bytes) const override {
+        return socket_has_room(socket_.get(), bytes + bytes / 8);
+    }
+
     Status receive(std::span<std::byte> out) override {
         for (;;) {
             TS_TRY(decrypt(out));
