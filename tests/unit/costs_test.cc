@@ -8,9 +8,15 @@
 
 namespace twinspool::test {
 thread_local constinit std::uint64_t allocations = 0;
+constinit std::atomic<std::uint64_t> allocations_everywhere{0};
 }  // namespace twinspool::test
 
-using twinspool::test::allocations;
+namespace {
+void count_one() {
+    ++twinspool::test::allocations;
+    twinspool::test::allocations_everywhere.fetch_add(1, std::memory_order_relaxed);
+}
+}  // namespace
 
 // glibc's allocator under the names by which it can be reached from a replacement.
 extern "C" {
@@ -20,19 +26,19 @@ void* __libc_realloc(void* old, std::size_t size);
 void* __libc_memalign(std::size_t alignment, std::size_t size);
 
 void* malloc(std::size_t size) {
-    ++allocations;
+    count_one();
     return __libc_malloc(size);
 }
 void* calloc(std::size_t count, std::size_t size) {
-    ++allocations;
+    count_one();
     return __libc_calloc(count, size);
 }
 void* realloc(void* old, std::size_t size) {
-    ++allocations;
+    count_one();
     return __libc_realloc(old, size);
 }
 void* aligned_alloc(std::size_t alignment, std::size_t size) {
-    ++allocations;
+    count_one();
     return __libc_memalign(alignment, size);
 }
 }
@@ -82,6 +88,31 @@ TEST_F(CostsOfTheJournal, AppendingAllocatesNothing) {
     EXPECT_EQ(most_allocations(appended(unlink)), 0);
     EXPECT_EQ(most_allocations([&journal](int) { (void)journal->new_object_id(); }), 0);
     EXPECT_EQ(most_allocations([&journal](int) { journal->note_for_this_thread().active = 0; }), 0);
+}
+
+// On all threads: the writer shares each frame with the links.
+TEST_F(CostsOfTheJournal, AFrameAllocatesAFewTimesHoweverManyRecordsItHas) {
+    const auto journal = open();
+    ASSERT_TRUE(journal);
+    const std::vector<std::byte> data(2048);
+    const WriteOp write{.object = journal->new_object_id(), .data = data};
+    constexpr int kRecords = 16;
+    const auto commit = [&](int times) {
+        for (int i = 0; i < times; ++i) {
+            ASSERT_TRUE(journal->take_credit(kRecords * encoded_size(write)));
+            Lsn last;
+            for (int record = 0; record < kRecords; ++record) last = journal->append(write);
+            ASSERT_TRUE(journal->make_durable(last).ok());
+        }
+    };
+    commit(kWarmUp);
+    const std::uint64_t before = allocations_everywhere;
+    const std::uint64_t frames = journal->counters().frames;
+    commit(kTimes);
+    const auto made = static_cast<double>(allocations_everywhere - before);
+    const double each = made / static_cast<double>(journal->counters().frames - frames);
+    std::printf("%.2f allocations for a frame\n", each);
+    EXPECT_LE(each, 3);
 }
 
 TEST(CostsOfCommit, WaitingAndAnsweringAllocateNothing) {
