@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // libfuse's low-level interface, in the version that fuse/{session,handlers,reply,view_fs}.cc are
-// written for, and what differs between versions of it. Included by these files only.
+// written for, and what differs between versions of it. Included by these files only, and by the
+// test that plays the kernel (tests/unit/costs_requests_test.cc).
 #pragma once
 
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 12)

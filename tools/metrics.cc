@@ -50,6 +50,8 @@ constexpr Number kVolumeNumbers[] = {
     {"journal.checkpoint_lsn", "twinspool_journal_checkpoint_lsn", kGauge,
      "Record up to which the backing file systems are synced"},
     {"journal.bytes", "twinspool_journal_bytes", kGauge, "Size of the journal's files"},
+    {"journal.frames", "twinspool_journal_frames_total", kCounter,
+     "Frames written since the daemon's start, each with one flush"},
     {"journal.limit", "twinspool_journal_limit_bytes", kGauge, "journal_limit"},
     {"seed.objects_done", "twinspool_seed_objects_done", kGauge,
      "Objects that the walk has passed"},

@@ -56,6 +56,7 @@ Json Reign::status() {
                        {"committed_lsn", counters.committed.value},
                        {"checkpoint_lsn", counters.checkpoint.value},
                        {"bytes", counters.bytes},
+                       {"frames", counters.frames},
                        {"limit", config_.journal_limit}};
     json["standbys"] = Json::array();
     for (std::size_t i = 0; i < senders_.size(); ++i) {

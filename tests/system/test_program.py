@@ -116,6 +116,7 @@ def test_status_json_has_every_field(volume):
     assert (
         journal["appended_lsn"] >= journal["durable_lsn"] >= journal["checkpoint_lsn"]
         and journal["bytes"] > 0
+        and journal["frames"] > 0
     )
     assert (
         standby["target"] == str(volume.standby)
