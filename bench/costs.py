@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a delivery costs beside time: processors, bytes on the disk, memory."""
+import os
+import statistics
+import time
+from pathlib import Path
+
+from results import device_of, load
+
+MESSAGE = 2048
+TICK = os.sysconf("SC_CLK_TCK")
+AT_ONCE = 16
+
+
+def busy_seconds():
+    """Of all processors: user, nice, system, irq, softirq and steal; guest is within user."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _wait, irq, softirq, _steal = map(int, fields[:8])
+    return (user + nice + system + irq + softirq) / TICK
+
+
+def processor_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def resident_mib(pid):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    return 0
+
+
+def written_bytes(device):
+    return int(Path(f"/sys/class/block/{device}/stat").read_text().split()[6]) * 512
+
+
+class Meter:
+    """Readings before and after; each is since the meter was made."""
+
+    def __init__(self, processes, device):
+        self.processes, self.device = processes, device
+        os.sync()
+        self.begin = self.now()
+
+    def now(self):
+        return {
+            "time": time.monotonic(),
+            "busy": busy_seconds(),
+            "written": written_bytes(self.device),
+            **{name: processor_seconds(pid) for name, pid in self.processes.items()},
+        }
+
+    def read(self):
+        os.sync()
+        end = self.now()
+        return {name: end[name] - self.begin[name] for name in end}
+
+
+def idle_share(seconds):
+    """Processor seconds that the machine uses in a second when nothing is measured."""
+    before, begin = busy_seconds(), time.monotonic()
+    time.sleep(seconds)
+    return (busy_seconds() - before) / (time.monotonic() - begin)
+
+
+def one_round(benches, directory, volume, seconds, idle):
+    meter = Meter(volume.processes() if volume else {}, device_of(directory if not volume
+                                                                  else volume.base))
+    sent = volume.status()["standbys"][0] if volume else None
+    taken = load(benches, "delivery", directory, AT_ONCE, seconds)
+    if volume:
+        volume.settle()
+    used, messages = meter.read(), taken["operations"]
+    found = {
+        "messages": messages,
+        "machine_ms": (used["busy"] - idle * used["time"]) * 1000 / messages,
+        "deliverers_ms": taken["processor_seconds"] * 1000 / messages,
+        "written_per_byte": used["written"] / (messages * MESSAGE),
+    }
+    for name in meter.processes:
+        found[f"{name}_ms"] = used[name] * 1000 / messages
+    if volume:
+        after = volume.status()["standbys"][0]
+        for what in ("records", "bytes"):
+            found[f"sent_{what}"] = (after[f"sent_{what}"] - sent[f"sent_{what}"]) / messages
+    return found
+
+
+def measure(benches, places, volumes, how):
+    """{place: {what: median of the rounds}}; `volumes` has those of the places that are one."""
+    idle = idle_share(how["idle_seconds"])
+    rounds = {place: [] for place in places}
+    for _ in range(how["cost_rounds"]):
+        for place, directory in places.items():
+            rounds[place].append(
+                one_round(benches, directory, volumes.get(place), how["cost_seconds"], idle))
+    costs = {place: {what: round(statistics.median(one[what] for one in found), 4)
+                     for what in found[0]} for place, found in rounds.items()}
+    for place, volume in volumes.items():
+        if place in costs:
+            for name, pid in volume.processes().items():
+                costs[place][f"{name}_resident_mib"] = resident_mib(pid)
+    return costs
