@@ -24,6 +24,12 @@ def processor_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
+def written_by(pid):
+    """What the process has given the kernel to write to a disk; less what was taken back unwritten."""
+    fields = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(fields["write_bytes"]) - int(fields["cancelled_write_bytes"])
+
+
 def resident_mib(pid):
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
@@ -49,6 +55,7 @@ class Meter:
             "busy": busy_seconds(),
             "written": written_bytes(self.device),
             **{name: processor_seconds(pid) for name, pid in self.processes.items()},
+            **{f"{name}_written": written_by(pid) for name, pid in self.processes.items()},
         }
 
     def read(self):
@@ -80,6 +87,7 @@ def one_round(benches, directory, volume, seconds, idle):
     }
     for name in meter.processes:
         found[f"{name}_ms"] = used[name] * 1000 / messages
+        found[f"{name}_written_per_byte"] = used[f"{name}_written"] / (messages * MESSAGE)
     if volume:
         after = volume.status()["standbys"][0]
         for what in ("records", "bytes"):

@@ -18,7 +18,8 @@ from volume import Disk, Volume, end_on_signals
 
 TOP = Path(__file__).resolve().parent.parent
 FULL = {"files": (10_000, 100_000, 1_000_000), "snapshots": (0, 10, 100), "rounds": 7, "seconds": 1.0}
-SAMPLE = {"files": (10_000, 50_000), "snapshots": (0, 10), "rounds": 3, "seconds": 0.25}
+SAMPLE = {"files": (10_000, 50_000), "snapshots": (0, 10), "rounds": 5, "seconds": 0.35}
+QUICK = {**SAMPLE, "rounds": 3, "seconds": 0.15}
 IN_A_FOLDER = 1000
 WORKS = (("growth-delivery", 4), ("growth-delivery", 16), ("growth-read", 1))
 

@@ -20,12 +20,12 @@ from works import CONCURRENCY
 TOP = Path(__file__).resolve().parent.parent
 FULL = {
     "rounds": 7, "seconds": 0.35, "pg_rounds": 7, "pg_seconds": 2, "large_rounds": 3,
-    "large_mib": 1024, "entries": 20_000, "messages": 2000, "empty": 5000,
+    "large_places": ("raw", "overlay", "dev"), "large_mib": 1024, "entries": 20_000, "messages": 2000, "empty": 5000,
     "cost_rounds": 3, "cost_seconds": 1.0, "idle_seconds": 2.0,
 }
 QUICK = {
     "rounds": 3, "seconds": 0.15, "pg_rounds": 3, "pg_seconds": 1, "large_rounds": 3,
-    "large_mib": 128, "entries": 4000, "messages": 500, "empty": 1000,
+    "large_places": ("raw", "overlay"), "large_mib": 128, "entries": 4000, "messages": 500, "empty": 1000,
     "cost_rounds": 1, "cost_seconds": 0.5, "idle_seconds": 0.5,
 }
 
@@ -64,7 +64,8 @@ class System:
     """One file system with its volumes while they are measured."""
 
     def __init__(self, name, place, options, stack):
-        self.name, self.place, self.options, self.stack = name, place, options, stack
+        self.name, self.options, self.stack = name, options, stack
+        self.scratch, self.place = place.parent, place
         self.how = QUICK if options.quick else FULL
         self.figures = results.Figures(name)
         self.places, self.volumes, self.skipped = {}, {}, []
@@ -96,12 +97,12 @@ class System:
         if not database.program("pgbench"):
             self.skipped.append("pgbench: PostgreSQL is not installed.")
             return
-        cluster = database.Cluster(raw / "pg", self.place / "pg-raw").make()
-        subprocess.run(["cp", "-a", cluster.data, volume.dir / "pg"], check=True)
-        self.clusters = {
-            "raw": cluster,
-            "overlay": database.Cluster(volume.dir / "pg", self.place / "pg-overlay"),
-        }
+        made = self.scratch / "pg"  # once, and copied to each file system
+        if not made.exists():
+            database.Cluster(made, self.scratch / "pg-made").make()
+        for place, directory in (("raw", raw), ("overlay", volume.dir)):
+            subprocess.run(["cp", "-a", made, directory / "pg"], check=True)
+            self.clusters[place] = database.Cluster(directory / "pg", self.place / f"pg-{place}")
 
     def add_others(self):
         """Other file systems that stand between programs and a directory."""
@@ -171,7 +172,7 @@ class System:
             os.sync()
 
         os.sync()
-        results.interleave([(place,) for place in ("raw", "overlay", "dev")],
+        results.interleave([(place,) for place in self.how["large_places"]],
                            self.how["large_rounds"], run)
 
     def measure(self):
@@ -233,8 +234,9 @@ def section(script, options, place):
 def measure_rest(scratch, options, result):
     with Disk("ext4", scratch / "growth") as disk:
         say("growth, a sample")
-        result["growth"] = growing.measure(options.program, options.benches, disk.place,
-                                           growing.SAMPLE)
+        result["growth"] = growing.measure(
+            options.program, options.benches, disk.place,
+            growing.QUICK if options.quick else growing.SAMPLE)
     for name in () if options.quick else ("snapshots", "hosts"):
         with Disk("ext4", scratch / name) as disk:
             say(name)
