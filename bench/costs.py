@@ -5,7 +5,7 @@ import statistics
 import time
 from pathlib import Path
 
-from results import device_of, load
+from results import device_of, load, sync
 
 MESSAGE = 2048
 TICK = os.sysconf("SC_CLK_TCK")
@@ -44,9 +44,10 @@ def written_bytes(device):
 class Meter:
     """Readings before and after; each is since the meter was made."""
 
-    def __init__(self, processes, device):
-        self.processes, self.device = processes, device
-        os.sync()
+    def __init__(self, processes, directory):
+        self.processes, self.directory = processes, directory
+        self.device = device_of(directory)
+        sync(directory)
         self.begin = self.now()
 
     def now(self):
@@ -59,7 +60,7 @@ class Meter:
         }
 
     def read(self):
-        os.sync()
+        sync(self.directory)
         end = self.now()
         return {name: end[name] - self.begin[name] for name in end}
 
@@ -72,8 +73,8 @@ def idle_share(seconds):
 
 
 def one_round(benches, directory, volume, seconds, idle):
-    meter = Meter(volume.processes() if volume else {}, device_of(directory if not volume
-                                                                  else volume.base))
+    # Not the mount: its device is the kernel's.
+    meter = Meter(volume.processes(), volume.base) if volume else Meter({}, directory)
     sent = volume.status()["standbys"][0] if volume else None
     taken = load(benches, "delivery", directory, AT_ONCE, seconds)
     if volume:

@@ -70,9 +70,10 @@ def measure(program, benches, place, how):
         volumes = {}
         for count in how["files"]:
             volume = Volume(program, benches, place, f"grown{count}")
+            volume.leave_files = True  # they go with the disk
             fill(volume.dir, count)
             volumes[count] = stack.enter_context(volume)
-        os.sync()
+        results.sync(raw)
         before = 0
         for taken in how["snapshots"]:
             for volume in volumes.values():

@@ -2,7 +2,6 @@
 """Measures works on the raw directory and through overlays, interleaved; called by bench/run."""
 import argparse
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -73,7 +72,10 @@ class System:
 
     def volume(self, name, **settings):
         options = self.options
-        return Volume(options.program, options.benches, self.place, f"{self.name}-{name}", **settings)
+        volume = Volume(options.program, options.benches, self.place, f"{self.name}-{name}",
+                        **settings)
+        volume.leave_files = True  # they go with the disk, or the scratch directory
+        return volume
 
     def prepare(self):
         raw = self.place / "raw"
@@ -88,7 +90,7 @@ class System:
         self.prepare_databases(raw, self.volumes["overlay"])
         for name in ("overlay", "dev"):
             fill(self.volumes[name].dir, self.how)
-        os.sync()
+        results.sync(self.place)
         for volume in self.volumes.values():
             self.stack.enter_context(volume)
         self.places = {"raw": raw, **{name: v.dir for name, v in self.volumes.items()}}
@@ -139,7 +141,7 @@ class System:
                 results.load(self.options.benches, task[0], task[3], task[1], 0)
         for place in self.volumes:
             self.settle(place)
-        os.sync()
+        results.sync(self.place)
         results.interleave(tasks, self.how["rounds"], self.run)
 
     def measure_names(self):
@@ -161,7 +163,7 @@ class System:
             for place, cluster in self.clusters.items():
                 stack.enter_context(cluster)
                 cluster.rate(1)  # its caches and log are there
-            os.sync()
+            results.sync(self.place)
             results.interleave([(place,) for place in self.clusters], self.how["pg_rounds"], run)
 
     def measure_large(self):
@@ -169,9 +171,9 @@ class System:
             self.run("sequential", 1, place, self.places[place], self.how["large_mib"])
             (self.places[place] / "large0").unlink()
             self.settle(place)
-            os.sync()
+            results.sync(self.place)
 
-        os.sync()
+        results.sync(self.place)
         results.interleave([(place,) for place in self.how["large_places"]],
                            self.how["large_rounds"], run)
 

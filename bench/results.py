@@ -77,6 +77,11 @@ def output(*command):
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def sync(path):
+    """The file system below `path` only: others may have much to write."""
+    subprocess.run(["sync", "--file-system", path], check=True)
+
+
 def file_system(path):
     """Name of the file system below `path`, and whether an ext4 has a journal of its own."""
     kind, source = output("findmnt", "-nro", "FSTYPE,SOURCE", "-T", str(path)).split()

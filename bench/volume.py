@@ -61,6 +61,7 @@ class Volume:
             *map(str, (self.near_port, self.port, int(round_trip_ms * 1000))),
         ] if round_trip_ms else None
         self.proxy = None
+        self.leave_files = False
 
     def run(self, command, *arguments, there=False, check=True):
         root = self.base / ("there" if there else "here")
@@ -117,7 +118,8 @@ class Volume:
             if self.proxy:
                 self.proxy.kill()
                 self.proxy.wait()
-            shutil.rmtree(self.base, ignore_errors=True)
+            if not self.leave_files:
+                shutil.rmtree(self.base, ignore_errors=True)
 
     def status(self):
         return json.loads(self.run("status", self.name, "--json", check=False))

@@ -18,7 +18,7 @@ WORKS = {
 }
 
 PLACES = {
-    "raw": "the directory itself",
+    "raw": "raw directory",
     "overlay": "overlay",
     "every": "overlay, mode `every`",
     "tls": "overlay, standby over TLS on loopback",
