@@ -18,13 +18,13 @@ from works import CONCURRENCY
 
 TOP = Path(__file__).resolve().parent.parent
 FULL = {
-    "rounds": 7, "seconds": 0.35, "pg_rounds": 7, "pg_seconds": 2, "large_rounds": 3,
-    "large_places": ("raw", "overlay", "dev"), "large_mib": 1024, "entries": 20_000, "messages": 2000, "empty": 5000,
+    "rounds": 7, "seconds": 0.3, "pg_rounds": 7, "pg_seconds": 2, "large_rounds": 3,
+    "large_mib": 1024, "entries": 20_000, "messages": 2000, "empty": 5000,
     "cost_rounds": 3, "cost_seconds": 1.0, "idle_seconds": 2.0,
 }
 QUICK = {
     "rounds": 3, "seconds": 0.15, "pg_rounds": 3, "pg_seconds": 1, "large_rounds": 3,
-    "large_places": ("raw", "overlay"), "large_mib": 128, "entries": 4000, "messages": 500, "empty": 1000,
+    "large_mib": 128, "entries": 4000, "messages": 500, "empty": 1000,
     "cost_rounds": 1, "cost_seconds": 0.5, "idle_seconds": 0.5,
 }
 
@@ -174,7 +174,7 @@ class System:
             results.sync(self.place)
 
         results.sync(self.place)
-        results.interleave([(place,) for place in self.how["large_places"]],
+        results.interleave([(place,) for place in ("raw", "overlay")],
                            self.how["large_rounds"], run)
 
     def measure(self):
