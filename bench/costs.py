@@ -10,6 +10,7 @@ from results import device_of, load, sync
 MESSAGE = 2048
 TICK = os.sysconf("SC_CLK_TCK")
 AT_ONCE = 16
+IDLE_SAMPLES = 4
 
 
 def busy_seconds():
@@ -66,10 +67,15 @@ class Meter:
 
 
 def idle_share(seconds):
-    """Processor seconds that the machine uses in a second when nothing is measured."""
-    before, begin = busy_seconds(), time.monotonic()
-    time.sleep(seconds)
-    return (busy_seconds() - before) / (time.monotonic() - begin)
+    """Processor seconds that the machine uses in a second when nothing is measured; the least of
+    some samples, since something else may be running in one of them.
+    """
+    samples = []
+    for _ in range(IDLE_SAMPLES):
+        before, begin = busy_seconds(), time.monotonic()
+        time.sleep(seconds / IDLE_SAMPLES)
+        samples.append((busy_seconds() - before) / (time.monotonic() - begin))
+    return min(samples)
 
 
 def one_round(benches, directory, volume, seconds, idle):
@@ -86,7 +92,9 @@ def one_round(benches, directory, volume, seconds, idle):
         "deliverers_ms": taken["processor_seconds"] * 1000 / messages,
         "written_per_byte": used["written"] / (messages * MESSAGE),
     }
+    found["together_ms"] = found["deliverers_ms"]
     for name in meter.processes:
+        found["together_ms"] += used[name] * 1000 / messages
         found[f"{name}_ms"] = used[name] * 1000 / messages
         found[f"{name}_written_per_byte"] = used[f"{name}_written"] / (messages * MESSAGE)
     if volume:

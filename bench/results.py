@@ -112,6 +112,7 @@ def machine():
         "memory_gib": round(memory / GIB, 1),
         "kernel": platform.release(),
         "system": release.get("PRETTY_NAME", "").strip('"'),
+        "load": round(os.getloadavg()[0], 1),
         "disk": f"{device_of('/var/tmp')}, {disk}".strip(", "),
     }
 
