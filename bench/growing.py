@@ -17,7 +17,7 @@ from costs import resident_mib
 from volume import Disk, Volume, end_on_signals
 
 TOP = Path(__file__).resolve().parent.parent
-FULL = {"files": (10_000, 100_000, 1_000_000), "snapshots": (0, 10, 100), "rounds": 7, "seconds": 1.0}
+FULL = {"files": (10_000, 100_000, 1_000_000), "snapshots": (0, 10, 100), "rounds": 7, "seconds": 0.6}
 SAMPLE = {"files": (10_000, 50_000), "snapshots": (0, 10), "rounds": 5, "seconds": 0.35}
 QUICK = {**SAMPLE, "rounds": 3, "seconds": 0.15}
 IN_A_FOLDER = 1000
@@ -97,7 +97,7 @@ def main():
     end_on_signals()
     result = results.heading(TOP, options.quick)
     with tempfile.TemporaryDirectory(prefix="twinspool-growth-", dir="/var/tmp") as scratch:
-        with Disk("ext4", Path(scratch) / "disk") as disk:
+        with Disk("ext4", Path(scratch) / "disk", most_gib=40) as disk:
             result["growth"] = measure(options.program, options.benches, disk.place,
                                        SAMPLE if options.quick else FULL)
     result["figures"] = result["growth"]["figures"]

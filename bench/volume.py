@@ -137,21 +137,21 @@ class Volume:
 class Disk:
     """A file system of its own in a sparse file on a loop device."""
 
-    def __init__(self, kind, place):
-        self.kind, self.place = kind, Path(place)
+    def __init__(self, kind, place, most_gib=24):
+        self.kind, self.place, self.most = kind, Path(place), most_gib * GIB
         self.image = Path(f"{place}.img")
 
     def __enter__(self):
         self.place.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.place).free
-        size = min(24 * GIB, (free - 4 * GIB) // MIB * MIB)
+        size = min(self.most, (free - 4 * GIB) // MIB * MIB)
         if size < 8 * GIB:
             fail(f"{self.place.parent} has {free // GIB} GiB free, and 12 are needed")
         with open(self.image, "wb") as file:
             file.truncate(size)
         # Room for millions of small files, and no thread of the kernel that still writes inode
         # tables while something is measured.
-        shape = ["-i", "8192", "-E", "lazy_itable_init=1"] \
+        shape = ["-i", "4096", "-E", "lazy_itable_init=1"] \
             if self.kind == "ext4" else []
         options = "loop,noinit_itable" if self.kind == "ext4" else "loop"
         try:
