@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -21,89 +20,12 @@ import time
 from pathlib import Path
 
 from figures import spread
+from volume import Volume, end_on_signals, fail, free_port
 
 FULL = {"rounds": 7, "seconds": 0.7, "files": 50_000, "big": 1 << 30, "seed_rounds": 3}
 QUICK = {"rounds": 3, "seconds": 0.3, "files": 4_000, "big": 128 << 20, "seed_rounds": 1}
 MESSAGE = 4096
 ROUND_TRIPS_MS = (0.2, 1, 10)
-
-
-def fail(sentence):
-    sys.exit(f"bench/hosts.py: {sentence}")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Volume:
-    """One directory with its journal; `standby`: nothing, "disk", or "host" with a round trip."""
-
-    def __init__(self, program, benches, place, name, standby, round_trip_ms=0.0):
-        self.program, self.name, self.standby = program, name, standby
-        self.base = Path(place) / name
-        self.dir, self.store = self.base / "spool", self.base / "standby"
-        self.dir.mkdir(parents=True)
-        self.port = free_port()
-        self.near_port = free_port() if round_trip_ms else self.port
-        self.proxy_command = [
-            str(Path(benches) / "bench_delay_proxy"),
-            *map(str, (self.near_port, self.port, int(round_trip_ms * 1000))),
-        ] if round_trip_ms else None
-        self.proxy = None
-
-    def run(self, command, *arguments, there=False, check=True):
-        root = self.base / ("there" if there else "here")
-        done = subprocess.run(
-            [self.program, command, *map(str, arguments)],
-            env=dict(os.environ, TWINSPOOL_ROOT=str(root)),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        if check and done.returncode:
-            fail(f"twinspool {command} {self.name}: {done.stderr or done.stdout}")
-        return done.stdout
-
-    def create(self):
-        target = self.store
-        if self.standby != "disk":
-            target = f"127.0.0.1:{self.near_port}:{self.store}"
-        self.run("create", self.name, "--dir", self.dir, "--standby", target)
-        config = self.base / "here/etc" / f"{self.name}.toml"
-        if self.standby is None:  # nobody is there, and nobody waits
-            config.write_text(config.read_text() + "wait = false\n")
-        if self.standby == "host":
-            (self.base / "there/etc").mkdir(parents=True)
-            for suffix in ("toml", "secret"):
-                shutil.copy2(config.with_suffix(f".{suffix}"), self.base / "there/etc")
-
-    def __enter__(self):
-        self.create()
-        if self.proxy_command:
-            self.proxy = subprocess.Popen(self.proxy_command)
-        if self.standby == "host":
-            self.run("standby", self.name, "--listen", f"127.0.0.1:{self.port}",
-                     "--host", "127.0.0.1", there=True)
-        self.run("up", self.name, check=self.standby is not None)
-        if self.standby:
-            self.run("wait", self.name, "--for", "in-sync", "--timeout", 7200)
-        return self
-
-    def __exit__(self, *_):
-        self.run("down", self.name, check=False)
-        if self.standby == "host":
-            self.run("down", self.name, there=True, check=False)
-        if self.proxy:
-            self.proxy.kill()
-            self.proxy.wait()
-        shutil.rmtree(self.base, ignore_errors=True)
-
-    def status(self):
-        done = self.run("status", self.name, "--json", check=False)
-        return json.loads(done)
 
 
 # Deliveries.
@@ -265,7 +187,7 @@ def main(arguments):
         print(__doc__, file=sys.stderr)
         return 2
     program, benches, place = arguments
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the volumes are taken down
+    end_on_signals()
     print("## A standby on another host\n")
     measure_deliveries(program, benches, place, how)
     measure_seeding(program, benches, place, how)
