@@ -85,9 +85,7 @@ void Filling::close_newest() {
         }
 }
 
-bool Filling::has_closed() const {
-    return oldest_.load() < newest_.load();
-}
+bool Filling::has_closed() const { return oldest_.load() < newest_.load(); }
 
 bool Filling::has_open_records() const {
     // One that is closed has a successor in a moment; until then there is nothing to close.

@@ -21,9 +21,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kCatalogueFolder = "catalogue";
-// The applier takes at most a fifth of the time unless somebody waits, and never rests longer.
+// The applier takes at most a fifth of the time unless somebody waits, and never rests longer. Its
+// syncs stand in the way of commits on the same disk, and what lives shorter than a rest costs
+// nothing.
 constexpr int kRestFactor = 4;
-constexpr Nanoseconds kLongestRest = std::chrono::seconds{1};
+constexpr Nanoseconds kLongestRest = std::chrono::seconds{3};
 constexpr Nanoseconds kRetryDelay = std::chrono::seconds{2};
 // A snapshot that is to be destroyed, and is being read.
 constexpr Nanoseconds kLookForReaders = std::chrono::seconds{1};

@@ -44,7 +44,7 @@ struct ApplierOptions {
     // before applied() covers them. On the applier's thread (or that of run_until()), with its work
     // lock held: it may not call the applier. None are lost but by a process that ends.
     std::function<void(const std::vector<Finding>&)> on_findings;
-    Nanoseconds delay{std::chrono::milliseconds{50}};
+    Nanoseconds delay{std::chrono::milliseconds{200}};
     std::uint64_t batch_bytes = std::uint64_t{64} << 20;
     std::uint64_t batch_records = 200'000;
     std::uint64_t batch_check_bytes = std::uint64_t{256}
