@@ -72,6 +72,8 @@ bool is_known_name(Volume& volume, const Inode& parent, const char* name, const 
         return true;
     const KnownNames::Name as{.parent = parent.id, .name = name};
     if (volume.names.contains(found.inode->id, as)) return true;
+    const GatePass pass{volume.gate};  // no new generation begins meanwhile
+    if (!volume.told(*found.inode)) return false;
     // Nothing but changes made underneath is looked for, and here were none: it has been there
     // before.
     if (volume.suspicion != Volume::Suspicion::kSet || !parent.complete) return false;

@@ -258,7 +258,7 @@ Answered rename_entry(Volume& volume, Turn& turn, const Request& /*request*/,
         {at.source.inode.get(), at.target.inode.get(), at.object.inode.get(), replaced});
     if (!begun.is_done()) return plain(begun);
     if (!volume.told(*at.source.inode) || !volume.told(*at.target.inode) ||
-        !volume.told(*at.object.inode))
+        !volume.told(*at.object.inode) || (exchange && !volume.told(*replaced)))
         return plain(Ending::busy());
     tell_walker(volume, at.object);
     if (exchange) tell_walker(volume, *at.replaced);

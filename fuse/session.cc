@@ -262,10 +262,7 @@ Lsn Overlay::begin_reseed(std::uint32_t generation, Contents contents, std::uint
     parts_->told_anew |= std::uint64_t{1} << standby;
     parts_->contents = contents;
     volume.gate.close();
-    volume.generation = generation;
-    volume.by_hash = contents == Contents::kByHash;
-    volume.suspicion = Volume::Suspicion::kNone;
-    volume.walking = volume.in_round = true;
+    volume.begin_generation(generation, contents == Contents::kByHash);
     const Lsn from = volume.journal.appended() + 1;
     volume.gate.open();
     parts_->begun = true;

@@ -55,6 +55,14 @@ void Volume::touch(Inode& inode) {
     touched.insert(inode.id);
 }
 
+void Volume::begin_generation(std::uint32_t its_number, bool its_contents_by_hash) {
+    generation = its_number;
+    by_hash = its_contents_by_hash;
+    suspicion = Suspicion::kNone;
+    walking = in_round = true;
+    names.clear();  // what a walk that was not complete has told is not told in this one
+}
+
 bool Volume::is_suspicious(ObjectId id, const struct statx& now) const {
     const Suspicion how = suspicion.load(std::memory_order_relaxed);
     if (how == Suspicion::kNone) return false;

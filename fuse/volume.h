@@ -107,6 +107,8 @@ struct Volume {
         return inode.generation.load(std::memory_order_acquire) ==
                generation.load(std::memory_order_relaxed);
     }
+    // From now on nothing counts as told. With the gate closed.
+    void begin_generation(std::uint32_t its_number, bool its_contents_by_hash);
     // Before this reign changes an object for the first time.
     void touch(Inode& inode);
     [[nodiscard]] bool is_suspicious(ObjectId id, const struct statx& now) const;

@@ -6,7 +6,8 @@
 // Invariants: committed() never falls; it never passes local(); it never passes the watermarks of
 // the standbys that are waited for (kAll: of any of them; kAny: of all of them). A waiter is
 // answered exactly once, from the thread that moved the watermark (or from wait() itself), with no
-// lock held. Threads: any. Lock: `mutex_`, protects everything here, taken last of all locks.
+// lock held. Threads: any. Lock: `mutex_`, protects everything here; only observers' own are taken
+// under it.
 #pragma once
 
 #include <atomic>

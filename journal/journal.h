@@ -54,7 +54,8 @@ struct SealedFrame {
     Bytes bytes;  // header and stored payload, without the padding; lives in the tail
 };
 
-// Told of each sealed frame, in order, on the writer's thread; must not block. The pin keeps the
+// Told of each sealed frame, in order, by who sealed it: the writer's thread, or one that waits for
+// the commit; must not block. The pin keeps the
 // bytes; who is too slow drops it and reads the frame from the segment later.
 class FrameSink {
    public:

@@ -81,11 +81,20 @@ void Writer::wanted_rose() {
     {
         const std::lock_guard turn{turn_mutex_};
         if (in_flight_) return;
-        const int slot = free_slot();
-        if (slot >= 0 && !stopping_ && commit_.failure() == 0 && is_small() && should_seal())
-            TS_ASSERT(seal(static_cast<std::uint32_t>(slot)).ok());
+        if (!stopping_ && commit_.failure() == 0 && is_small() && should_seal())
+            seal_for_who_waits();
     }
     ring_->wake();
+}
+
+// What turns out to be large, or has no slot, is left to the writer's thread: it waits for disks.
+void Writer::seal_for_who_waits() {
+    const int slot = free_slot();
+    if (slot < 0) return;
+    filling_.close_newest();
+    if (filling_.oldest_closed().payload.size() > kSmallFrame_bytes) return;
+    TS_ASSERT(seal(static_cast<std::uint32_t>(slot)).ok());  // there is room in the segment
+    offer();
 }
 
 void Writer::attach(FrameSink& sink) {
@@ -106,7 +115,7 @@ bool Writer::should_seal() {
         dozed_ = pushed_ = false;
         return false;
     }
-    if (commit_.wanted() > sealed_ || stopping_ || pushed_.exchange(false)) return true;
+    if (commit_.wanted() > sealed_ || stopping_ || pushed_) return true;
     const auto now = Clock::now();
     if (!linger_until_) linger_until_ = dozed_ ? now : now + at_.linger;
     return now >= *linger_until_;
@@ -156,7 +165,9 @@ void Writer::run() {
 }
 
 Status Writer::seal_and_submit() {
-    if (should_seal()) {
+    waits_for_slot_ = false;
+    const bool sealing = should_seal();
+    if (sealing) {
         waits_for_slot_ = true;  // before looking: who lets go of one looks at it afterwards
         const int slot = free_slot();
         if (slot < 0) return {};
@@ -168,8 +179,14 @@ Status Writer::seal_and_submit() {
     const std::size_t bytes = blocks_for(in_flight_->bytes.size()) * kBlockBytes;
     ring_->write(segment_->fd.get(), Bytes{in_flight_->bytes.data(), bytes},
                  std::uint64_t{place_.block} * kBlockBytes, 0);
+    if (sealing) offer();
     TS_FAULT(writer_submitted);
     return {};
+}
+
+void Writer::offer() {
+    const std::lock_guard lock{sinks_mutex_};
+    for (FrameSink* sink : sinks_) sink->offer(in_flight_);
 }
 
 // How long at most; nothing: until somebody wakes us or the frame is durable.
@@ -199,10 +216,11 @@ Status Writer::make_room(std::size_t blocks) {
     return {};
 }
 
-// Into the slot and to the links; the writer's thread submits it.
+// From here on the frame is in flight: the writer's thread submits it, who sealed it offers it.
 Status Writer::seal(std::uint32_t slot) {
+    busy_ = true;  // nobody waits for the turn of who may be waiting for a disk
     linger_until_.reset();
-    dozed_ = false;
+    dozed_ = pushed_ = false;
     if (!filling_.has_closed()) filling_.close_newest();
     const Filling::Closed closed = filling_.oldest_closed();
     SealedSlot& sealed = tail_.sealed[slot];
@@ -225,7 +243,6 @@ Status Writer::seal(std::uint32_t slot) {
     at_.end.lsn = sealed_ = closed.first + (closed.count - 1);
     at_.next.block += static_cast<std::uint32_t>(blocks);
     sealed.size.store(size, std::memory_order_release);
-    busy_ = true;
     TS_FAULT(writer_sealed);
     pinned_[slot] = true;
     in_flight_ = std::shared_ptr<const SealedFrame>(
@@ -236,10 +253,6 @@ Status Writer::seal(std::uint32_t slot) {
             if (waits_for_slot_) ring_->wake();
         });
     submitted_ = false;
-    {
-        const std::lock_guard lock{sinks_mutex_};
-        for (FrameSink* sink : sinks_) sink->offer(in_flight_);
-    }
     filling_.free_oldest();  // what waited for credit may go on here, and finds us busy
     return {};
 }
@@ -253,13 +266,14 @@ void Writer::completed(const Uring::Completion& completion) {
     Lsn last;
     Status status;
     {
-        // The next one goes before those who waited for this one are answered.
+        // The next one goes before those who waited for this one are answered, if it is made at
+        // once.
         const std::lock_guard turn{turn_mutex_};
         last = in_flight_->last;
         in_flight_.reset();
         worked_ = true;
         busy_ = false;
-        status = seal_and_submit();
+        if (is_small()) status = seal_and_submit();
     }
     frames_.fetch_add(1, std::memory_order_relaxed);
     commit_.local_durable(last);

@@ -3,11 +3,11 @@
 // (or the slot is full, or `linger` has passed), offers its bytes to the links and writes them to
 // the segment at the same time.
 //
-// Who wants a commit while nothing is in flight seals the frame itself, so that it is on its way to
-// the standbys before any other thread has woken up; the writer's own thread only writes it. While
-// a frame is in flight it does all: the next is sealed at the instant this one is durable, before
-// anybody is answered. Between frames it dozes for `linger` before it sleeps, so that the first
-// record of the next frame need not wake it.
+// Who wants a commit while nothing is in flight seals a small frame itself, so that it is on its
+// way to the standbys before any other thread has woken up; the writer's own thread only writes it.
+// While a frame is in flight it does all: the next is sealed at the instant this one is durable,
+// before anybody is answered. Between frames it dozes for `linger` before it sleeps, so that the
+// first record of the next frame need not wake it.
 //
 // Invariants: at most one frame is in flight, so frames become durable in order; a frame is whole
 // in the tail before it is submitted, and stays there until it is durable; the raw records are
@@ -94,7 +94,9 @@ class Writer final : public Commit::Sealer {
     [[nodiscard]] bool is_small() const;
     [[nodiscard]] int free_slot() const;
     [[nodiscard]] bool is_done() const;
+    void seal_for_who_waits();
     Status seal(std::uint32_t slot);
+    void offer();
     Status make_room(std::size_t blocks);
     Status seal_and_submit();
     std::optional<Nanoseconds> prepare_to_rest();

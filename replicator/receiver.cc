@@ -246,6 +246,7 @@ Status Receiver::take_frame(std::span<std::byte> bytes) {
     {
         // Of the bytes that were written, not of what their header says of them.
         const Chain written = chain_of(bytes);
+        suspect_ |= written != Chain{header.checksum};
         const std::lock_guard lock{send_mutex_};
         durable_ = {end_.end.lsn,
                     written == Chain{header.checksum} ? written : Chain{~header.checksum}};

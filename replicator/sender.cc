@@ -19,6 +19,8 @@ constexpr std::chrono::milliseconds kHeartbeatEvery{1000};
 constexpr int kHeartbeatsInTime = 4;
 constexpr std::chrono::milliseconds kLastWords{200};
 constexpr std::chrono::milliseconds kAnnounceAfter{2};
+// Beyond that the writer does better to look after its disk.
+constexpr std::size_t kSentAtOnce_bytes = std::size_t{64} << 10;
 }  // namespace
 
 Sender::Sender(SenderOptions options, Journal& journal)
@@ -88,7 +90,7 @@ void Sender::offer(const std::shared_ptr<const SealedFrame>& frame) {
 bool Sender::may_send_at_once(const SealedFrame& frame) const {
     return streaming_ && queueing_ && queue_.empty() && sends_ == Sends::kNobody && !stopping_ &&
            differs_.empty() && Lsn{next_} == frame.first &&
-           transport_->has_room(frame.bytes.size());
+           frame.bytes.size() <= kSentAtOnce_bytes && transport_->has_room(frame.bytes.size());
 }
 
 void Sender::send_at_once(std::unique_lock<std::mutex>& lock, const SealedFrame& frame) {
@@ -98,8 +100,8 @@ void Sender::send_at_once(std::unique_lock<std::mutex>& lock, const SealedFrame&
     lock.lock();
     sends_ = Sends::kNobody;
     if (!sent.ok()) streaming_ = false;  // the runner ends the session
-    // It has slept long enough if something has to be announced now.
-    if (!sent.ok() || resting_ || stopping_ || !streaming_ || something_to_send())
+    // It rests no longer: that this is committed will have to be announced soon.
+    if (std::exchange(resting_, false) || stopping_ || !streaming_ || something_to_send())
         work_.notify_one();
 }
 
@@ -189,12 +191,15 @@ Status Sender::stream() {
         const bool expecting =
             announced_ < journal_.commit().committed() || announced_ + 1 < Lsn{next_};
         resting_ = !expecting;
-        work_.wait_for(lock, expecting ? Nanoseconds{kAnnounceAfter} : heartbeat_every_, [this] {
-            return stopping_ || !streaming_ || (something_to_send() && sends_ == Sends::kNobody);
+        // What differs is said to the standby, which may have to read its disk anew.
+        const auto over = [this] { return stopping_ || (!streaming_ && differs_.empty()); };
+        work_.wait_for(lock, expecting ? Nanoseconds{kAnnounceAfter} : heartbeat_every_, [&] {
+            return over() ||
+                   (sends_ == Sends::kNobody && (something_to_send() || (!expecting && !resting_)));
         });
         resting_ = false;
         if (stopping_) return {};
-        if (!streaming_) return make_error(ECONNRESET, "hear from the standby");
+        if (over()) return make_error(ECONNRESET, "hear from the standby");
         if (sends_ != Sends::kNobody) continue;
         sends_ = Sends::kRunner;
         lock.unlock();

@@ -15,7 +15,7 @@
 // gone; what it cannot send at once is the runner's. `sends_` says whose turn it is.
 //
 // Threads: `runner_` connects and sends, `watcher_` keeps the time, one more receives while
-// connected; offer() comes from the journal's writer. Lock: `mutex_` protects the state below it;
+// connected; offer() comes from who seals. Lock: `mutex_` protects the state below it;
 // the commit's lock may be held when it is taken (observers), so no call into Commit is made while
 // holding it.
 #pragma once

@@ -118,6 +118,41 @@ TEST_F(FuseWalker, EachFurtherNameIsALink) {
     EXPECT_EQ(count(words, "write"), 1);
 }
 
+// The standby begins with nothing in the middle of a walk: what the walk knew counts no more.
+TEST_F(FuseWalker, NamesKnownToAnEarlierGenerationAreToldAgain) {
+    put("a", "content");
+    ASSERT_EQ(::link(path("a").c_str(), path("b").c_str()), 0);
+    volume->walking = true;
+    look("a");
+    look("b");
+    volume->gate.close();
+    volume->begin_generation(kGeneration + 1, false);
+    volume->gate.open();
+    logged();
+    walk(Walker::Round::kSeed);
+    const Words words = logged();
+    EXPECT_EQ(count(words, "adopt"), 1);
+    EXPECT_EQ(count(words, "link"), 1);
+}
+
+TEST_F(FuseWalker, ANameOfAnEarlierGenerationDoesNotKeepAnObject) {
+    put("a", "content");
+    ASSERT_EQ(::link(path("a").c_str(), path("b").c_str()), 0);
+    volume->walking = true;
+    look("a");
+    look("b");
+    volume->gate.close();
+    volume->begin_generation(kGeneration + 1, false);
+    volume->gate.open();
+    look("a");
+    ASSERT_TRUE(unlink("a").ok());
+    logged();
+    walk(Walker::Round::kSeed);
+    const Words words = logged();
+    EXPECT_EQ(count(words, "adopt"), 1);  // under its other name, in full
+    EXPECT_EQ(count(words, "write"), 1);
+}
+
 TEST_F(FuseWalker, NothingIsLoggedTwice) {
     put("file", "content");
     seed();
