@@ -56,7 +56,7 @@ inline std::string page_text() {
 // many have just been deleted is slow on some file systems, and would be measured instead.
 inline std::string fresh_folder(const std::string& below) {
     static const auto begin = std::chrono::system_clock::now().time_since_epoch().count();
-    const std::string path = fmt::format("{}/{:x}-{:x}", below, begin, next_serial());
+    std::string path = fmt::format("{}/{:x}-{:x}", below, begin, next_serial());
     if (::mkdir(path.c_str(), 0700) != 0) give_up("make", path);
     return path;
 }
