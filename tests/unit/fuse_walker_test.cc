@@ -22,6 +22,16 @@ class FuseWalker : public FuseTest {
     static std::ptrdiff_t count(const Words& words, const char* word) {
         return std::count(words.begin(), words.end(), word);
     }
+    void know_two_names_and_begin_anew() {
+        put("a", "content");
+        ASSERT_EQ(::link(path("a").c_str(), path("b").c_str()), 0);
+        volume->walking = true;
+        look("a");
+        look("b");
+        volume->gate.close();
+        volume->begin_generation(kGeneration + 1, false);
+        volume->gate.open();
+    }
     void seed() {
         walk(Walker::Round::kSeed);
         logged();
@@ -120,14 +130,7 @@ TEST_F(FuseWalker, EachFurtherNameIsALink) {
 
 // The standby begins with nothing in the middle of a walk: what the walk knew counts no more.
 TEST_F(FuseWalker, NamesKnownToAnEarlierGenerationAreToldAgain) {
-    put("a", "content");
-    ASSERT_EQ(::link(path("a").c_str(), path("b").c_str()), 0);
-    volume->walking = true;
-    look("a");
-    look("b");
-    volume->gate.close();
-    volume->begin_generation(kGeneration + 1, false);
-    volume->gate.open();
+    know_two_names_and_begin_anew();
     logged();
     walk(Walker::Round::kSeed);
     const Words words = logged();
@@ -136,14 +139,7 @@ TEST_F(FuseWalker, NamesKnownToAnEarlierGenerationAreToldAgain) {
 }
 
 TEST_F(FuseWalker, ANameOfAnEarlierGenerationDoesNotKeepAnObject) {
-    put("a", "content");
-    ASSERT_EQ(::link(path("a").c_str(), path("b").c_str()), 0);
-    volume->walking = true;
-    look("a");
-    look("b");
-    volume->gate.close();
-    volume->begin_generation(kGeneration + 1, false);
-    volume->gate.open();
+    know_two_names_and_begin_anew();
     look("a");
     ASSERT_TRUE(unlink("a").ok());
     logged();

@@ -13,8 +13,7 @@
 
 #include "journal/block_hash.h"
 #include "journal/check_list.h"
-#include "journal_support.h"
-#include "replicator/applier.h"
+#include "replicator_applier.h"
 #include "replicator_model.h"
 
 namespace twinspool {
@@ -27,35 +26,13 @@ constexpr std::uint64_t kBlock = kCheckBlockBytes;
 
 Bytes bytes(std::string_view text) { return std::as_bytes(std::span{text}); }
 
-class CheckTest : public test::JournalTest {
+class CheckTest : public test::ApplierTest {
    protected:
-    void SetUp() override {
-        JournalTest::SetUp();
-        options.mode = CommitMode::kAsync;
-        journal = open();
-        ASSERT_NE(journal, nullptr);
-        open_applier();
-    }
-    void TearDown() override {
-        applier.reset();
-        if (journal) (void)journal->close({});
-        JournalTest::TearDown();
-    }
-    void open_applier() {
-        applier.reset();
-        ApplierOptions wanted{.store = folder.path(), .volume = kVolume};
+    void wish(ApplierOptions& wanted) override {
         wanted.on_findings = [this](const std::vector<Finding>& some) {
             for (const Finding& each : some) EXPECT_LT(applier->applied(), each.check);
             findings.insert(findings.end(), some.begin(), some.end());
         };
-        wanted.batch_records = batch_records;
-        auto opened = Applier::open(std::move(wanted));
-        ASSERT_TRUE(opened.ok()) << opened.error().text();
-        applier = std::move(*opened);
-    }
-    template <typename T>
-    Lsn add(const T& op) {
-        return last = append(*journal, op);
     }
     void apply() {
         ASSERT_TRUE(journal->make_durable(last).ok());
@@ -64,13 +41,7 @@ class CheckTest : public test::JournalTest {
         ASSERT_EQ(applier->applied(), last);
     }
     void apply(Model& model) {
-        for (; logged < model.log().size(); ++logged)
-            std::visit(
-                [&](const auto& op) {
-                    if constexpr (!std::is_same_v<std::decay_t<decltype(op)>, std::monostate>)
-                        add(op);
-                },
-                model.log()[logged].op);
+        log(model);
         apply();
     }
 
@@ -153,12 +124,7 @@ class CheckTest : public test::JournalTest {
     static constexpr ObjectId kLink{12};
     std::string content = std::string(kBlock, 'a') + std::string(kBlock, 'b') +
                           std::string(kBlock, 'c') + std::string(100, 'd');
-    std::unique_ptr<Journal> journal;
-    std::unique_ptr<Applier> applier;
     std::vector<Finding> findings;
-    std::uint64_t batch_records = 200'000;
-    std::size_t logged = 0;
-    Lsn last;
 };
 
 TEST_F(CheckTest, AnEqualTreeHasNoFindings) {

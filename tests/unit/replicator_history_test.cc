@@ -10,9 +10,8 @@
 #include <random>
 #include <thread>
 
-#include "journal_support.h"
-#include "replicator/applier.h"
 #include "replicator/past.h"
+#include "replicator_applier.h"
 #include "replicator_comparison.h"
 #include "replicator_model.h"
 
@@ -24,46 +23,17 @@ using test::kVolume;
 using test::Model;
 
 // A primary's journal and a standby's applier over one store, and what the snapshots must hold.
-class HistoryTest : public test::JournalTest {
+class HistoryTest : public test::ApplierTest {
    protected:
-    void SetUp() override {
-        JournalTest::SetUp();
-        options.mode = CommitMode::kAsync;
-        journal = open();
-        ASSERT_NE(journal, nullptr);
-        open_applier();
-    }
-    void TearDown() override {
-        applier.reset();
-        if (journal) (void)journal->close({});
-        JournalTest::TearDown();
-    }
-    void open_applier() {
-        applier.reset();
-        auto opened = Applier::open({.store = folder.path(),
-                                     .volume = kVolume,
-                                     .on_applied = {},
-                                     .batch_records = batch_records,
-                                     .superfluous = {},
-                                     .on_step = [this]() -> Status {
-                                         if (steps == 0) return make_error(EINTR, "go on: killed");
-                                         --steps;
-                                         return {};
-                                     }});
-        ASSERT_TRUE(opened.ok()) << opened.error().text();
-        applier = std::move(*opened);
-    }
-    void log_model() {
-        for (; logged < model->log().size(); ++logged)
-            std::visit(
-                [&](const auto& op) {
-                    if constexpr (!std::is_same_v<std::decay_t<decltype(op)>, std::monostate>)
-                        last = append(*journal, op);
-                },
-                model->log()[logged].op);
+    void wish(ApplierOptions& wanted) override {
+        wanted.on_step = [this]() -> Status {
+            if (steps == 0) return make_error(EINTR, "go on: killed");
+            --steps;
+            return {};
+        };
     }
     Lsn mark() {
-        log_model();
+        log(*model);
         const std::string name = fmt::format("s{}", pictures.size() + gone);
         last = append(*journal, MarkOp{.name = name, .time = WallTime{5}});
         pictures[last] = model->picture();
@@ -75,7 +45,7 @@ class HistoryTest : public test::JournalTest {
         ++gone;
     }
     void durable() {
-        log_model();
+        log(*model);
         ASSERT_TRUE(journal->make_durable(last).ok());
     }
     void apply() {
@@ -111,14 +81,9 @@ class HistoryTest : public test::JournalTest {
     }
 
     std::unique_ptr<Model> model = std::make_unique<Model>(1);
-    std::unique_ptr<Journal> journal;
-    std::unique_ptr<Applier> applier;
     std::map<Lsn, Model::Picture> pictures;
     std::size_t gone = 0;
-    std::size_t logged = 0;
-    std::uint64_t batch_records = 200'000;
     std::uint64_t steps = UINT64_MAX;
-    Lsn last;
 };
 
 std::uint64_t number_from(const char* name, std::uint64_t standard) {

@@ -9,9 +9,8 @@
 #include <filesystem>
 #include <random>
 
-#include "journal_support.h"
-#include "replicator/applier.h"
 #include "replicator/past.h"
+#include "replicator_applier.h"
 #include "replicator_comparison.h"
 #include "replicator_model.h"
 
@@ -22,24 +21,9 @@ using test::Comparison;
 using test::kVolume;
 using test::Model;
 
-class ResyncTest : public test::JournalTest {
+class ResyncTest : public test::ApplierTest {
    protected:
-    void SetUp() override {
-        JournalTest::SetUp();
-        options.mode = CommitMode::kAsync;
-        journal = open();
-        ASSERT_NE(journal, nullptr);
-        open_applier();
-    }
-    void TearDown() override {
-        applier.reset();
-        if (journal) (void)journal->close({});
-        JournalTest::TearDown();
-    }
-    void open_applier() {
-        applier.reset();
-        ApplierOptions wanted{.store = folder.path(), .volume = kVolume};
-        wanted.batch_records = batch_records;
+    void wish(ApplierOptions& wanted) override {
         wanted.on_findings = [this](const std::vector<Finding>& some) {
             findings.insert(findings.end(), some.begin(), some.end());
             found += some.size();
@@ -49,18 +33,9 @@ class ResyncTest : public test::JournalTest {
             --steps;
             return {};
         };
-        auto opened = Applier::open(std::move(wanted));
-        ASSERT_TRUE(opened.ok()) << opened.error().text();
-        applier = std::move(*opened);
     }
     void durable() {
-        for (; logged < model->log().size(); ++logged)
-            std::visit(
-                [&](const auto& op) {
-                    if constexpr (!std::is_same_v<std::decay_t<decltype(op)>, std::monostate>)
-                        last = append(*journal, op);
-                },
-                model->log()[logged].op);
+        log(*model);
         ASSERT_TRUE(journal->make_durable(last).ok());
     }
     void mark(const std::string& name) {
@@ -134,17 +109,12 @@ class ResyncTest : public test::JournalTest {
     }
 
     std::unique_ptr<Model> model;
-    std::unique_ptr<Journal> journal;
-    std::unique_ptr<Applier> applier;
     std::map<Lsn, Model::Picture> pictures;
     std::vector<Finding> findings;
     std::size_t found = 0;
-    std::size_t logged = 0;
-    std::uint64_t batch_records = 200'000;
     std::uint64_t steps = UINT64_MAX;
     int kills = 0;
     std::string when;
-    Lsn last;
 };
 
 TEST_F(ResyncTest, KeepsWhatWasThereUntilAllIsTold) {
