@@ -60,6 +60,7 @@ class Filling {
     [[nodiscard]] bool has_closed() const;
     // Records stand in the newest slot.
     [[nodiscard]] bool has_open_records() const;
+    // How much stands there.
     [[nodiscard]] std::size_t open_bytes() const;
     // The oldest closed slot; waits for appenders that are still copying. Call has_closed() first.
     Closed oldest_closed();

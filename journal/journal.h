@@ -55,8 +55,8 @@ struct SealedFrame {
 };
 
 // Told of each sealed frame, in order, by who sealed it: the writer's thread, or one that waits for
-// the commit; must not block. The pin keeps the
-// bytes; who is too slow drops it and reads the frame from the segment later.
+// the commit; must not block. The pin keeps the bytes; who is too slow drops it and reads the frame
+// from the segment later.
 class FrameSink {
    public:
     virtual ~FrameSink() = default;

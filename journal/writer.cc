@@ -10,7 +10,7 @@
 
 namespace twinspool {
 namespace {
-// Encoding takes some 20 us for as much.
+// What a thread that has other requests to serve may encode in passing.
 constexpr std::size_t kSmallFrame_bytes = std::size_t{64} << 10;
 }  // namespace
 

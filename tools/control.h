@@ -56,7 +56,8 @@ class ControlServer {
 // The answer to a request that the handler does not know.
 Json not_understood(const Json& request);
 
-// One request. ENOENT, ECONNREFUSED: no daemon listens there. ECONNRESET: it ended meanwhile.
+// One request. ENOENT, ECONNREFUSED: no daemon listens there. EPIPE: it ended before it heard.
+// ECONNRESET: it ended meanwhile.
 Result<Json> ask_daemon(const std::string& run_directory, const Json& request);
 // There is no daemon to ask, or it ended before it answered.
 bool is_nobody(const Error& error);

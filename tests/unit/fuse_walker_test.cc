@@ -32,6 +32,14 @@ class FuseWalker : public FuseTest {
         volume->begin_generation(kGeneration + 1, false);
         volume->gate.open();
     }
+    // Under the name that is left, in full.
+    void expect_a_seed_tells_the_object_again() {
+        logged();
+        walk(Walker::Round::kSeed);
+        const Words words = logged();
+        EXPECT_EQ(count(words, "adopt"), 1);
+        EXPECT_EQ(count(words, "write"), 1);
+    }
     void seed() {
         walk(Walker::Round::kSeed);
         logged();
@@ -142,11 +150,7 @@ TEST_F(FuseWalker, ANameOfAnEarlierGenerationDoesNotKeepAnObject) {
     know_two_names_and_begin_anew();
     look("a");
     ASSERT_TRUE(unlink("a").ok());
-    logged();
-    walk(Walker::Round::kSeed);
-    const Words words = logged();
-    EXPECT_EQ(count(words, "adopt"), 1);  // under its other name, in full
-    EXPECT_EQ(count(words, "write"), 1);
+    expect_a_seed_tells_the_object_again();
 }
 
 TEST_F(FuseWalker, NothingIsLoggedTwice) {
@@ -162,11 +166,7 @@ TEST_F(FuseWalker, ANameThatGoesWhileOthersAreUntoldMakesTheObjectTold) {
     look("a");
     volume->walking = true;
     ASSERT_TRUE(unlink("a").ok());
-    logged();
-    walk(Walker::Round::kSeed);
-    const Words words = logged();
-    EXPECT_EQ(count(words, "adopt"), 1);  // under its other name, in full
-    EXPECT_EQ(count(words, "write"), 1);
+    expect_a_seed_tells_the_object_again();
 }
 
 TEST_F(FuseWalker, NothingWasChangedUnderneath) {

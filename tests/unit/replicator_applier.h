@@ -17,31 +17,18 @@
 
 namespace twinspool::test {
 
-class ApplierTest : public JournalTest {
+// A store in whose journal a test writes as the primary would.
+class StoreTest : public JournalTest {
    protected:
     void SetUp() override {
         JournalTest::SetUp();
         options.mode = CommitMode::kAsync;
         journal = open();
         ASSERT_NE(journal, nullptr);
-        open_applier();
     }
     void TearDown() override {
-        applier.reset();
         if (journal) (void)journal->close({});
         JournalTest::TearDown();
-    }
-    // What a test wants of its applier beside.
-    virtual void wish(ApplierOptions& /*wanted*/) {}
-    // As after a kill, too.
-    void open_applier() {
-        applier.reset();
-        ApplierOptions wanted{.store = folder.path(), .volume = kVolume};
-        wanted.batch_records = batch_records;
-        wish(wanted);
-        auto opened = Applier::open(std::move(wanted));
-        ASSERT_TRUE(opened.ok()) << opened.error().text();
-        applier = std::move(*opened);
     }
     template <typename T>
     Lsn add(const T& op) {
@@ -59,10 +46,36 @@ class ApplierTest : public JournalTest {
     }
 
     std::unique_ptr<Journal> journal;
-    std::unique_ptr<Applier> applier;
-    std::uint64_t batch_records = 200'000;
     std::size_t logged = 0;
     Lsn last;
+};
+
+// The same with an applier.
+class AppliedStoreTest : public StoreTest {
+   protected:
+    void SetUp() override {
+        StoreTest::SetUp();
+        if (journal) open_applier();
+    }
+    void TearDown() override {
+        applier.reset();
+        StoreTest::TearDown();
+    }
+    // What a test wants of its applier beside.
+    virtual void wish(ApplierOptions& /*wanted*/) {}
+    // As after a kill, too.
+    void open_applier() {
+        applier.reset();
+        ApplierOptions wanted{.store = folder.path(), .volume = kVolume};
+        wanted.batch_records = batch_records;
+        wish(wanted);
+        auto opened = Applier::open(std::move(wanted));
+        ASSERT_TRUE(opened.ok()) << opened.error().text();
+        applier = std::move(*opened);
+    }
+
+    std::unique_ptr<Applier> applier;
+    std::uint64_t batch_records = 200'000;
 };
 
 }  // namespace twinspool::test

@@ -15,7 +15,7 @@
 #include <fstream>
 
 #include "journal/fault.h"
-#include "journal_support.h"
+#include "replicator_applier.h"
 #include "replicator_model.h"
 
 namespace twinspool {
@@ -23,29 +23,11 @@ namespace {
 
 using test::kVolume;
 
-// A store in whose journal this test writes as the primary would.
-class ApplierTest : public test::JournalTest {
+class ApplierTest : public test::StoreTest {
    protected:
-    void SetUp() override {
-        JournalTest::SetUp();
-        options.mode = CommitMode::kAsync;
-        journal = open();
-        ASSERT_NE(journal, nullptr);
-    }
-    void TearDown() override {
-        if (journal) (void)journal->close({});
-        JournalTest::TearDown();
-    }
     // Everything that the model has logged so far, durable, as one frame or more.
     Lsn log_model() {
-        Lsn last;
-        for (; logged < model.log().size(); ++logged)
-            std::visit(
-                [&](const auto& op) {
-                    if constexpr (!std::is_same_v<std::decay_t<decltype(op)>, std::monostate>)
-                        last = append(*journal, op);
-                },
-                model.log()[logged].op);
+        log(model);
         EXPECT_TRUE(journal->make_durable(last).ok());
         return last;
     }
@@ -68,8 +50,6 @@ class ApplierTest : public test::JournalTest {
     }
 
     test::Model model{42};
-    std::size_t logged = 0;
-    std::unique_ptr<Journal> journal;
 };
 
 TEST_F(ApplierTest, StopsAtItsLimitAndGoesOnAfterAReopen) {

@@ -26,7 +26,7 @@ constexpr std::uint64_t kBlock = kCheckBlockBytes;
 
 Bytes bytes(std::string_view text) { return std::as_bytes(std::span{text}); }
 
-class CheckTest : public test::ApplierTest {
+class CheckTest : public test::AppliedStoreTest {
    protected:
     void wish(ApplierOptions& wanted) override {
         wanted.on_findings = [this](const std::vector<Finding>& some) {

@@ -23,7 +23,7 @@ using test::kVolume;
 using test::Model;
 
 // A primary's journal and a standby's applier over one store, and what the snapshots must hold.
-class HistoryTest : public test::ApplierTest {
+class HistoryTest : public test::AppliedStoreTest {
    protected:
     void wish(ApplierOptions& wanted) override {
         wanted.on_step = [this]() -> Status {

@@ -21,7 +21,7 @@ using test::Comparison;
 using test::kVolume;
 using test::Model;
 
-class ResyncTest : public test::ApplierTest {
+class ResyncTest : public test::AppliedStoreTest {
    protected:
     void wish(ApplierOptions& wanted) override {
         wanted.on_findings = [this](const std::vector<Finding>& some) {
