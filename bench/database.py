@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from volume import fail, undisturbed
+from volume import Made, fail
 
 OWNER = "postgres"
 SCALE, CLIENTS = 10, 8
@@ -26,7 +26,7 @@ def as_owner(*command, **options):
     )
 
 
-class Cluster:
+class Cluster(Made):
     """A server on `data` that answers on a socket in a directory of its own, and on no port. Its
     settings are PostgreSQL's own; a checkpoint is not due within a run.
     """
@@ -36,7 +36,7 @@ class Cluster:
         self.scratch.mkdir()
         shutil.chown(self.scratch, OWNER, OWNER)
 
-    def make(self):
+    def fill(self):
         self.data.mkdir(mode=0o700)
         shutil.chown(self.data, OWNER, OWNER)
         done = as_owner(program("initdb"), "-D", self.data, "--auth", "trust", "--no-locale",
@@ -47,7 +47,7 @@ class Cluster:
             self.pgbench("-i", "-q", "-s", SCALE, "-I", "dtgvp")
         return self
 
-    def __enter__(self):
+    def make(self):
         settings = {"listen_addresses": "", "unix_socket_directories": self.scratch,
                     "checkpoint_timeout": "1h", "max_wal_size": "4GB"}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
@@ -57,12 +57,7 @@ class Cluster:
                 user=OWNER, group=OWNER, extra_groups=[], cwd="/",
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )
-        try:
-            self.await_ready()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        self.await_ready()
 
     def await_ready(self):
         deadline = time.monotonic() + 60
@@ -71,18 +66,19 @@ class Cluster:
                 fail(f"PostgreSQL does not start: {(self.scratch / 'log').read_text()[-2000:]}")
             time.sleep(0.05)
 
-    def __exit__(self, *_):
-        with undisturbed():
-            for number in (signal.SIGINT, signal.SIGQUIT):  # fast, then at once
-                if self.process.poll() is None:
-                    self.process.send_signal(number)
-                    try:
-                        self.process.wait(60)
-                    except subprocess.TimeoutExpired:
-                        continue
+    def unmake(self):
+        if self.process is None:
+            return
+        for number in (signal.SIGINT, signal.SIGQUIT):  # fast, then at once
             if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
+                self.process.send_signal(number)
+                try:
+                    self.process.wait(60)
+                except subprocess.TimeoutExpired:
+                    continue
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def pgbench(self, *options):
         done = as_owner(program("pgbench"), "-h", self.scratch, *options, OWNER)

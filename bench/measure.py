@@ -101,7 +101,7 @@ class System:
             return
         made = self.scratch / "pg"  # once, and copied to each file system
         if not made.exists():
-            database.Cluster(made, self.scratch / "pg-made").make()
+            database.Cluster(made, self.scratch / "pg-made").fill()
         for place, directory in (("raw", raw), ("overlay", volume.dir)):
             subprocess.run(["cp", "-a", made, directory / "pg"], check=True)
             self.clusters[place] = database.Cluster(directory / "pg", self.place / f"pg-{place}")

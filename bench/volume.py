@@ -38,13 +38,29 @@ def undisturbed():
             signal.signal(number, handler)
 
 
+class Made:
+    """What is made on entering, and goes at the end, or when making it fails half-way."""
+
+    def __enter__(self):
+        try:
+            self.make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        with undisturbed():
+            self.unmake()
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-class Volume:
+class Volume(Made):
     """One directory with its journal; `standby`: nothing, "disk", or "host" with a round trip.
     `settings` are lines of the configuration (mode, transport).
     """
@@ -94,32 +110,26 @@ class Volume:
             for suffix in ("toml", "secret"):
                 shutil.copy2(config.with_suffix(f".{suffix}"), self.base / "there/etc")
 
-    def __enter__(self):
-        try:
-            self.create()
-            if self.proxy_command:
-                self.proxy = subprocess.Popen(self.proxy_command)
-            if self.standby == "host":
-                self.run("standby", self.name, "--listen", f"127.0.0.1:{self.port}",
-                         "--host", "127.0.0.1", there=True)
-            self.run("up", self.name, check=self.standby is not None)
-            if self.standby:
-                self.run("wait", self.name, "--for", "in-sync", "--timeout", 7200)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+    def make(self):
+        self.create()
+        if self.proxy_command:
+            self.proxy = subprocess.Popen(self.proxy_command)
+        if self.standby == "host":
+            self.run("standby", self.name, "--listen", f"127.0.0.1:{self.port}",
+                     "--host", "127.0.0.1", there=True)
+        self.run("up", self.name, check=self.standby is not None)
+        if self.standby:
+            self.run("wait", self.name, "--for", "in-sync", "--timeout", 7200)
 
-    def __exit__(self, *_):
-        with undisturbed():
-            self.run("down", self.name, check=False)
-            if self.standby == "host":
-                self.run("down", self.name, there=True, check=False)
-            if self.proxy:
-                self.proxy.kill()
-                self.proxy.wait()
-            if not self.leave_files:
-                shutil.rmtree(self.base, ignore_errors=True)
+    def unmake(self):
+        self.run("down", self.name, check=False)
+        if self.standby == "host":
+            self.run("down", self.name, there=True, check=False)
+        if self.proxy:
+            self.proxy.kill()
+            self.proxy.wait()
+        if not self.leave_files:
+            shutil.rmtree(self.base, ignore_errors=True)
 
     def status(self):
         return json.loads(self.run("status", self.name, "--json", check=False))
@@ -134,14 +144,14 @@ class Volume:
         return {"daemon": status["pid"], "standby": status["standbys"][0]["pid"]}
 
 
-class Disk:
+class Disk(Made):
     """A file system of its own in a sparse file on a loop device."""
 
     def __init__(self, kind, place, most_gib=24):
         self.kind, self.place, self.most = kind, Path(place), most_gib * GIB
         self.image = Path(f"{place}.img")
 
-    def __enter__(self):
+    def make(self):
         self.place.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.place).free
         size = min(self.most, (free - 4 * GIB) // MIB * MIB)
@@ -154,16 +164,10 @@ class Disk:
         shape = ["-i", "4096", "-E", "lazy_itable_init=1"] \
             if self.kind == "ext4" else []
         options = "loop,noinit_itable" if self.kind == "ext4" else "loop"
-        try:
-            subprocess.run([f"mkfs.{self.kind}", "-q", *shape, self.image], check=True)
-            subprocess.run(["mount", "-o", options, self.image, self.place], check=True)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        subprocess.run([f"mkfs.{self.kind}", "-q", *shape, self.image], check=True)
+        subprocess.run(["mount", "-o", options, self.image, self.place], check=True)
 
-    def __exit__(self, *_):
-        with undisturbed():
-            if self.place.is_mount():
-                subprocess.run(["umount", self.place], check=False)
-            self.image.unlink(missing_ok=True)
+    def unmake(self):
+        if self.place.is_mount():
+            subprocess.run(["umount", self.place], check=False)
+        self.image.unlink(missing_ok=True)
