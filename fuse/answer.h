@@ -27,14 +27,22 @@ struct Request {
 struct Answer {
     struct Nothing {};
     struct NoEntry {};  // and the kernel may remember that
+    // Whether the kernel may keep the attributes. It takes those from an answer to a change without
+    // asking whether something else has changed them since; a write-back may have.
+    enum class Keep : std::uint8_t { kForever, kNot };
     struct Entry {
         InodeRef inode;
         struct statx attributes;
+        Keep keep = Keep::kForever;
     };
     struct Object {
         ObjectId id{};
         struct statx attributes;
         bool orphaned = false;
+        Keep keep = Keep::kForever;
+    };
+    struct Opened {
+        std::uint64_t handle = 0;  // of a directory
     };
     struct Count {
         std::size_t count = 0;  // of bytes written
@@ -52,7 +60,8 @@ struct Answer {
     struct Space {
         struct statvfs space;
     };
-    using Kind = std::variant<Nothing, NoEntry, Entry, Object, Count, Data, Size, Offset, Space>;
+    using Kind =
+        std::variant<Nothing, NoEntry, Entry, Object, Count, Data, Size, Offset, Space, Opened>;
     template <typename T>
     Answer(T from) : kind(std::move(from)) {}
     Kind kind;

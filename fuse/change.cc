@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fuse/change.h"
 
+#include <array>
+
 #include "journal/fault.h"
 
 namespace twinspool {
 
 Change::~Change() {
     note_.active.store(0, std::memory_order_release);
+    std::array<ObjectId, ObjectLocks::kMost> changed{};
+    std::size_t count = 0;
+    if (acted_ && volume_.attribute_cache != nullptr)
+        for (const Inode* each : locks_.objects()) changed[count++] = each->id;
     // The locks go before the gate: members are destroyed after this body, so by hand.
     locks_.unlock();
     if (inside_) volume_.gate.leave();
+    for (const ObjectId each : std::span{changed.data(), count}) {
+        if (outdates_ == Outdates::kWeNow) volume_.attribute_cache->outdate(each);
+        if (outdates_ == Outdates::kWeLater) volume_.attribute_cache->outdate_later(each);
+    }
 }
 
 Ending Change::begin(std::initializer_list<Inode*> objects) {
@@ -66,7 +76,10 @@ void Change::noted() {
     TS_FAULT(mutation_noted);
 }
 
-void Change::acted() { TS_FAULT(mutation_acted); }
+void Change::acted() {
+    acted_ = true;
+    TS_FAULT(mutation_acted);
+}
 
 void Change::logged() {
     TS_FAULT(mutation_logged);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Change: the frame around each change of the tree: the gate, the objects' locks, the note for the
-// next start, and the end of all three. Act, then log, happens between noted() and logged(). Lives
-// on the stack of one thread; used by fuse/mutation only.
+// next start, and the end of all three. Act, then log, happens between noted() and logged(). At the
+// end, if it acted, the kernel is told that what it keeps of the objects' attributes is old, before
+// the change is answered. Lives on the stack of one thread; used by fuse/mutation only.
 #pragma once
 
 #include <string_view>
@@ -29,6 +30,13 @@ class Change {
     Change& note_xattr(std::string_view name);
     Change& note_range(std::uint64_t offset, std::uint64_t length);
 
+    // Who tells the kernel that the locked objects' attributes have changed.
+    enum class Outdates : std::uint8_t { kWeNow, kWeLater, kKernelItself };
+    Change& outdates(Outdates who) {
+        outdates_ = who;
+        return *this;
+    }
+
     void noted();   // before acting
     void acted();   // after it, or not at all if acting failed
     void logged();  // the records are appended
@@ -39,7 +47,9 @@ class Change {
     Turn& turn_;
     Note& note_;
     ObjectLocks locks_;
+    Outdates outdates_ = Outdates::kWeNow;
     bool inside_ = false;
+    bool acted_ = false;
 };
 
 }  // namespace twinspool

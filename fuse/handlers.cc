@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "fuse/libfuse.h"
+#include "fuse/listing.h"
 #include "fuse/mutation.h"
 #include "fuse/reading.h"
 #include "fuse/serving.h"
@@ -75,10 +76,16 @@ class KernelEntries final : public EntryWriter {
     std::size_t size_ = 0;
 };
 
-Answered list_directory(Service& service, Turn& turn, const Request& request, ObjectId directory,
-                        std::size_t size, std::int64_t place, Listings::Style style) {
-    KernelEntries writer{service.volume, request, size};
-    return service.listings.list(turn, request, directory, place, style, writer);
+Answered open_directory(Volume& volume, Turn& /*turn*/, const Request& /*request*/,
+                        ObjectId directory) {
+    return Answer{Answer::Opened{.handle = volume.open_directories.open(directory)}};
+}
+
+Answered list_entries(Volume& volume, Turn& turn, const Request& request, ObjectId directory,
+                      std::uint64_t handle, std::size_t size, std::int64_t place,
+                      ListingStyle style) {
+    KernelEntries writer{volume, request, size};
+    return list_directory(volume, turn, request, directory, handle, place, style, writer);
 }
 
 AttributeChange decode_change(fuse_req_t request, const struct stat& wanted, int valid) {
@@ -108,19 +115,20 @@ AttributeChange decode_change(fuse_req_t request, const struct stat& wanted, int
 
 // Opening without a message is to be asked for: libfuse answers OPEN itself otherwise, and the
 // kernel drops the file's pages at each of them, also those with data of writes that are on their
-// way.
+// way. OPENDIR is a message: without it the kernel keeps one listing of a directory, made of what
+// it told to readers who began at different times.
 constexpr std::uint64_t kWanted[] = {
-    FUSE_CAP_NO_OPEN_SUPPORT, FUSE_CAP_NO_OPENDIR_SUPPORT,  FUSE_CAP_PARALLEL_DIROPS,
-    FUSE_CAP_DONT_MASK,       FUSE_CAP_POSIX_ACL,           kKillPrivileges,
-    FUSE_CAP_CACHE_SYMLINKS,  FUSE_CAP_EXPLICIT_INVAL_DATA, FUSE_CAP_ASYNC_READ,
-    FUSE_CAP_ASYNC_DIO,       FUSE_CAP_READDIRPLUS,         FUSE_CAP_READDIRPLUS_AUTO};
+    FUSE_CAP_NO_OPEN_SUPPORT,     FUSE_CAP_PARALLEL_DIROPS, FUSE_CAP_DONT_MASK,
+    FUSE_CAP_POSIX_ACL,           kKillPrivileges,          FUSE_CAP_CACHE_SYMLINKS,
+    FUSE_CAP_EXPLICIT_INVAL_DATA, FUSE_CAP_ASYNC_READ,      FUSE_CAP_ASYNC_DIO,
+    FUSE_CAP_READDIRPLUS,         FUSE_CAP_READDIRPLUS_AUTO};
 
 // With OPEN answered ENOSYS the kernel would lose O_TRUNC. Nobody else changes the files, locks are
 // the kernel's own.
 constexpr std::uint64_t kUnwanted[] = {FUSE_CAP_ATOMIC_O_TRUNC,  FUSE_CAP_AUTO_INVAL_DATA,
                                        FUSE_CAP_WRITEBACK_CACHE, FUSE_CAP_POSIX_LOCKS,
                                        FUSE_CAP_FLOCK_LOCKS,     FUSE_CAP_SPLICE_READ,
-                                       FUSE_CAP_IOCTL_DIR};
+                                       FUSE_CAP_IOCTL_DIR,       FUSE_CAP_NO_OPENDIR_SUPPORT};
 
 void on_init(void* userdata, fuse_conn_info* connection) {
     for (const std::uint64_t feature : kWanted) want(connection, feature);
@@ -213,12 +221,12 @@ void on_write(fuse_req_t request, fuse_ino_t node, const char* data, std::size_t
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
     const Privileges privileges = file->kill_suidgid ? Privileges::kKill : Privileges::kKeep;
 #else
-    static_cast<void>(file);
     const Privileges privileges =
         fuse_req_ctx(request)->uid != 0 ? Privileges::kKill : Privileges::kKeep;
 #endif
+    const Written how = file->writepage ? Written::kBack : Written::kByCall;
     serve<kVerb<write_data>>(request, place, object_of(node), bytes_of(data, size), offset,
-                             privileges);
+                             privileges, how);
 }
 
 void on_fsync(fuse_req_t request, fuse_ino_t /*node*/, int /*data_only*/,
@@ -226,16 +234,26 @@ void on_fsync(fuse_req_t request, fuse_ino_t /*node*/, int /*data_only*/,
     Reply{service_of(request).volume, request}.when_committed();
 }
 
+void on_opendir(fuse_req_t request, fuse_ino_t node, fuse_file_info* /*file*/) {  // → open
+    serve<kVerb<open_directory>>(request, Place::kHere, object_of(node));
+}
+
+void on_releasedir(fuse_req_t request, fuse_ino_t /*node*/, fuse_file_info* file) {  // → err
+    Volume& volume = service_of(request).volume;
+    volume.open_directories.close(file->fh);
+    Reply{volume, request}.error(0);
+}
+
 void on_readdir(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t place,
-                fuse_file_info* /*file*/) {  // → buf
-    serve<list_directory>(request, Place::kPool, object_of(node), size, std::int64_t{place},
-                          Listings::Style::kNames);
+                fuse_file_info* file) {  // → buf
+    serve<kVerb<list_entries>>(request, Place::kHere, object_of(node), file->fh, size,
+                               std::int64_t{place}, ListingStyle::kNames);
 }
 
 void on_readdirplus(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t place,
-                    fuse_file_info* /*file*/) {  // → buf
-    serve<list_directory>(request, Place::kPool, object_of(node), size, std::int64_t{place},
-                          Listings::Style::kAttributes);
+                    fuse_file_info* file) {  // → buf
+    serve<kVerb<list_entries>>(request, Place::kPool, object_of(node), file->fh, size,
+                               std::int64_t{place}, ListingStyle::kAttributes);
 }
 
 void on_statfs(fuse_req_t request, fuse_ino_t node) {  // → statfs
@@ -271,7 +289,7 @@ void on_lseek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence,
     serve<kVerb<seek_data>>(request, Place::kHere, object_of(node), offset, whence);
 }
 
-// OPEN, OPENDIR, CREATE, FLUSH, COPY_FILE_RANGE, TMPFILE and the rest are not here: libfuse answers
+// OPEN, CREATE, FLUSH, COPY_FILE_RANGE, TMPFILE and the rest are not here: libfuse answers
 // ENOSYS, and the kernel remembers that and does without.
 fuse_lowlevel_ops make_table() {
     fuse_lowlevel_ops table{};
@@ -293,6 +311,8 @@ fuse_lowlevel_ops make_table() {
     table.write = on_write;
     table.fsync = on_fsync;
     table.fsyncdir = on_fsync;
+    table.opendir = on_opendir;
+    table.releasedir = on_releasedir;
     table.readdir = on_readdir;
     table.readdirplus = on_readdirplus;
     table.statfs = on_statfs;

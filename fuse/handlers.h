@@ -3,7 +3,8 @@
 // fuse/{reading,listing,mutation} does the work; fuse/serving runs it and replies.
 #pragma once
 
-#include "fuse/listing.h"
+#include <atomic>
+
 #include "fuse/volume.h"
 
 struct fuse_lowlevel_ops;
@@ -13,9 +14,8 @@ namespace twinspool {
 
 // What libfuse hands to every handler.
 struct Service {
-    explicit Service(Volume& its_volume) : volume(its_volume), listings(its_volume) {}
+    explicit Service(Volume& its_volume) : volume(its_volume) {}
     Volume& volume;
-    Listings listings;
     std::atomic<bool> initialized{false};
     std::atomic<bool> over_uring{false};  // as far as requests have come over it
 };

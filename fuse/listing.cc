@@ -3,11 +3,9 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <charconv>
-#include <cstring>
 
 #include "fuse/finder.h"
 #include "fuse/orphans.h"
@@ -15,98 +13,22 @@
 namespace twinspool {
 namespace {
 
-struct KernelEntry {
-    std::uint64_t number;
-    std::int64_t next;
-    unsigned short size;
-    unsigned char type;
-    char name[];
-};
+// The inode number of what has gone meanwhile and is known no more; not 0, which programs skip.
+constexpr ObjectId kNoNumber{0xffffffff};
 
-bool is_dots(const char* name) {
-    return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
-}
-
-// What may happen to one entry without spoiling the listing: it has gone meanwhile, or it belongs
-// to another file system and is not shown.
-bool leaves_it_out(int error) { return error == ENOENT || error == EXDEV || error == ESTALE; }
-
-}  // namespace
-
-Status DirectoryStream::seek(std::int64_t place) {
-    if (place == place_) return {};
-    at_ = end_ = 0;
-    if (::lseek(fd_.get(), place, SEEK_SET) < 0) return plain(errno);
-    place_ = place;
-    return {};
-}
-
-Result<std::optional<DirectoryStream::Entry>> DirectoryStream::peek() {
-    if (at_ == end_) {
-        long got = ::syscall(SYS_getdents64, fd_.get(), buffer_.data(), buffer_.size());
-        if (got < 0 && errno == ENOENT) got = 0;  // removed meanwhile
-        if (got < 0) return plain(errno);
-        at_ = 0;
-        end_ = static_cast<std::size_t>(got);
-        if (got == 0) return std::optional<Entry>{};
-    }
-    const auto* entry = reinterpret_cast<const KernelEntry*>(buffer_.data() + at_);
-    return std::optional{Entry{.number = entry->number,
-                               .next = entry->next,
-                               .type = entry->type,
-                               .name = buffer_.data() + at_ + offsetof(KernelEntry, name)}};
-}
-
-void DirectoryStream::skip() {
-    const auto* entry = reinterpret_cast<const KernelEntry*>(buffer_.data() + at_);
-    place_ = entry->next;
-    at_ += entry->size;
-}
-
-Result<std::unique_ptr<DirectoryStream>> Listings::take(Inode& directory, std::int64_t place) {
-    {
-        const std::lock_guard lock{mutex_};
-        for (auto at = streams_.begin(); at != streams_.end(); ++at) {
-            // From the start it must be read anew: entries may have come and gone.
-            if ((*at)->directory() != directory.id || (*at)->place() != place || place == 0)
-                continue;
-            auto stream = std::move(*at);
-            streams_.erase(at);
-            return stream;
-        }
-    }
-    TS_ASSIGN(const Lease lease, volume_.lease(directory));
-    Fd fd{::openat(lease.fd(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    // One that has been removed has no entries.
-    if (!fd.valid() && errno != ENOENT) return plain(errno);
-    auto stream = std::make_unique<DirectoryStream>(directory.id, std::move(fd));
-    if (stream->fd() >= 0) TS_TRY(stream->seek(place));
-    return stream;
-}
-
-void Listings::give_back(std::unique_ptr<DirectoryStream> stream) {
-    std::unique_ptr<DirectoryStream> oldest;  // closed after the lock is free
-    const std::lock_guard lock{mutex_};
-    streams_.push_back(std::move(stream));
-    if (streams_.size() <= kStreams) return;
-    oldest = std::move(streams_.front());
-    streams_.pop_front();
-}
-
-Answered Listings::list_roots(const Request& request, std::int64_t place, Style style,
-                              EntryWriter& writer) {
-    for (auto index = static_cast<std::size_t>(place); index < volume_.directories.size();
-         ++index) {
+Answered list_roots(Volume& volume, const Request& request, std::int64_t place, ListingStyle style,
+                    EntryWriter& writer) {
+    for (auto index = static_cast<std::size_t>(place); index < volume.directories.size(); ++index) {
         char name[24] = {};
         std::to_chars(name, name + sizeof name - 1, index);
-        const Directory& directory = volume_.directories[index];
+        const Directory& directory = volume.directories[index];
         const ListedEntry entry{.name = name,
                                 .object = directory.root->id,
                                 .type = S_IFDIR,
                                 .next = static_cast<std::int64_t>(index) + 1};
         struct statx now {};
         if (const int error = stat_object(directory.backing_fd, now)) return plain(error);
-        const bool fits = style == Style::kNames
+        const bool fits = style == ListingStyle::kNames
                               ? writer.add(entry)
                               : writer.add_plus(entry, now, directory.root.get());
         if (!fits) break;
@@ -114,59 +36,154 @@ Answered Listings::list_roots(const Request& request, std::int64_t place, Style 
     return Answer{Answer::Data{.data = request.buffer, .size = writer.size()}};
 }
 
-Ending Listings::add(Turn& turn, Inode& directory, const DirectoryStream::Entry& entry, Style style,
-                     EntryWriter& writer, bool& full) {
+std::uint32_t changes_of(Inode& directory) {
+    const std::lock_guard lock{directory.mutex};
+    return directory.changes;
+}
+
+Result<std::shared_ptr<const DirectoryMoment>> read_moment(Volume& volume, Inode& directory,
+                                                           std::int64_t place,
+                                                           std::uint32_t changes) {
+    TS_ASSIGN(const Lease lease, volume.lease(directory));
+    // Opened anew: the place in a descriptor is everybody's who has it.
+    const Fd fd{::openat(lease.fd(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+    if (!fd.valid()) return plain(errno);
+    return DirectoryMoment::read(fd.get(), place, changes, volume.open_directories.memory());
+}
+
+// Reads it without its lock, and counts that if nobody has begun to change it meanwhile. (The
+// kernel lets nobody do so while a listing is on its way; that is not relied upon.)
+Result<std::shared_ptr<const DirectoryMoment>> take_moment(Volume& volume, Inode& directory,
+                                                           std::int64_t place) {
+    constexpr int kTimes = 2;
+    for (int i = 0; i < kTimes; ++i) {
+        const std::uint32_t before = changes_of(directory);
+        auto newest = volume.open_directories.newest(directory.id);
+        if (newest && newest->changes() == before && newest->place() == place) return newest;
+        TS_ASSIGN(auto moment, read_moment(volume, directory, place, before));
+        if (changes_of(directory) != before) continue;
+        if (place == 0) volume.open_directories.remember(directory.id, moment);
+        return moment;
+    }
+    const std::lock_guard lock{directory.mutex};
+    return read_moment(volume, directory, place, directory.changes);
+}
+
+// The reader goes to where `place` is.
+Status arrive(Volume& volume, const Turn& turn, OpenDirectory& open, Inode& directory,
+              std::int64_t place) {
+    if (open.reader && place != 0) {
+        TS_ASSIGN(const bool known, open.reader->seek(place));
+        if (known) return {};
+    }
+    if (!turn.may_wait()) return plain(Ending::busy());
+    auto moment = take_moment(volume, directory, place);
+    if (moment.ok()) {
+        open.reader.emplace(std::move(*moment));
+        return {};
+    }
+    // One that has been removed has no entries.
+    if (moment.error().code == ENOENT) {
+        open.reader.reset();
+        return {};
+    }
+    return moment.error();
+}
+
+class Listing {
+   public:
+    Listing(Volume& volume, Turn& turn, Inode& directory, ListingStyle style, EntryWriter& writer)
+        : volume_(volume), turn_(turn), directory_(directory), style_(style), writer_(writer) {}
+
+    // Done, an errno, or a reason to call again; `full()` says whether there was room.
+    Ending add(const DirectoryEntry& entry);
+    [[nodiscard]] bool full() const { return full_; }
+
+   private:
+    [[nodiscard]] ObjectId known_id(const DirectoryEntry& entry) const {
+        const InodeRef known = volume_.inodes.find(directory_.directory, entry.number);
+        return known ? known->id : kNoObject;
+    }
+    void add_name(ListedEntry listed, ObjectId object) {
+        struct statx none {};
+        none.stx_mode = static_cast<std::uint16_t>(listed.type);
+        listed.object = object;
+        full_ = style_ == ListingStyle::kNames ? !writer_.add(listed)
+                                               : !writer_.add_plus(listed, none, nullptr);
+    }
+
+    Volume& volume_;
+    Turn& turn_;
+    Inode& directory_;
+    const ListingStyle style_;
+    EntryWriter& writer_;
+    bool full_ = false;
+};
+
+Ending Listing::add(const DirectoryEntry& entry) {
     ListedEntry listed{.name = entry.name,
-                       .object = directory.id,
+                       .object = directory_.id,
                        .type = static_cast<mode_t>(DTTOIF(entry.type)),
                        .next = entry.next};
-    struct statx none {};
+    if (is_hidden(volume_, directory_, entry.name)) return Ending::done();
     if (is_dots(entry.name)) {
-        none.stx_mode = S_IFDIR;
-        full =
-            style == Style::kNames ? !writer.add(listed) : !writer.add_plus(listed, none, nullptr);
+        add_name(listed, directory_.id);
         return Ending::done();
     }
-    if (is_hidden(volume_, directory, entry.name)) return Ending::done();
-    if (style == Style::kNames) {
-        const InodeRef known = volume_.inodes.find(directory.directory, entry.number);
-        if (known) {
-            listed.object = known->id;
-            full = !writer.add(listed);
+    if (style_ == ListingStyle::kNames) {
+        if (const ObjectId known = known_id(entry); known != kNoObject) {
+            add_name(listed, known);
             return Ending::done();
         }
     }
-    auto found = find_entry(volume_, turn, directory, entry.name);
-    if (!found.ok()) return found.error().code;
+    const auto found = find_entry(volume_, turn_, directory_, entry.name);
+    if (!found.ok()) {
+        const int error = found.error().code;
+        if (error == EXDEV) return Ending::done();  // another file system's: not shown
+        if (error != ENOENT && error != ESTALE) return error;
+    }
+    if (!found.ok() || found->inode->number != entry.number) {
+        // It stood here at the moment that is listed. Where it is now it is not listed.
+        const ObjectId known = known_id(entry);
+        add_name(listed, known == kNoObject ? kNoNumber : known);
+        return Ending::done();
+    }
+    if (style_ == ListingStyle::kNames) {
+        add_name(listed, found->inode->id);
+        return Ending::done();
+    }
     listed.object = found->inode->id;
-    listed.type = found->attributes.stx_mode & S_IFMT;
-    full = style == Style::kNames ? !writer.add(listed)
-                                  : !writer.add_plus(listed, found->attributes, found->inode.get());
+    listed.type = found->inode->type;
+    full_ = !writer_.add_plus(listed, found->attributes, found->inode.get());
     return Ending::done();
 }
 
-Answered Listings::list(Turn& turn, const Request& request, ObjectId id, std::int64_t place,
-                        Style style, EntryWriter& writer) {
-    if (id == kRootObject) return list_roots(request, place, style, writer);
-    const InodeRef directory = volume_.inodes.find(id);
+}  // namespace
+
+Answered list_directory(Volume& volume, Turn& turn, const Request& request, ObjectId id,
+                        std::uint64_t handle, std::int64_t place, ListingStyle style,
+                        EntryWriter& writer) {
+    if (id == kRootObject) return list_roots(volume, request, place, style, writer);
+    const InodeRef directory = volume.inodes.find(id);
     if (!directory) return plain(ESTALE);
-    TS_ASSIGN(auto stream, take(*directory, place));
-    bool full = stream->fd() < 0;
-    while (!full) {
-        TS_ASSIGN(const auto entry, stream->peek());
+    const auto open = volume.open_directories.find(handle, id);
+    std::unique_lock lock{open->mutex, std::defer_lock};
+    if (turn.may_wait())
+        lock.lock();
+    else if (!lock.try_lock())
+        return plain(Ending::busy());
+    TS_TRY(arrive(volume, turn, *open, *directory, place));
+    Listing listing{volume, turn, *directory, style, writer};
+    while (open->reader) {
+        TS_ASSIGN(const auto entry, open->reader->peek());
         if (!entry) break;
-        const Ending ending = add(turn, *directory, *entry, style, writer, full);
-        if (full) break;
-        if (!ending.is_done() && !leaves_it_out(ending.code())) {
-            // What is there already goes out; the rest is asked for again.
-            if (writer.size() > 0) break;
-            return plain(ending);
-        }
-        stream->skip();
+        const Ending ending = listing.add(*entry);
+        // What is there already goes out; the rest is asked for again.
+        if (!ending.is_done() && writer.size() == 0) return plain(ending);
+        if (!ending.is_done() || listing.full()) break;
+        open->reader->skip();
     }
-    const std::size_t size = writer.size();
-    if (size > 0) give_back(std::move(stream));
-    return Answer{Answer::Data{.data = request.buffer, .size = size}};
+    return Answer{Answer::Data{.data = request.buffer, .size = writer.size()}};
 }
 
 }  // namespace twinspool

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "fuse/listing.h"
+#include "fuse/directory_stream.h"
 #include "fuse/orphans.h"
 
 namespace twinspool {
@@ -144,7 +144,7 @@ Result<std::vector<NamedId>> entries_with_ids(Volume& volume, const Inode& direc
                                               const KnownIds& known, const EntryRange& range) {
     Fd own{::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (!own.valid()) return plain(errno);
-    DirectoryStream stream{directory.id, std::move(own)};
+    DirectoryStream stream{std::move(own)};
     std::vector<NamedId> entries;
     for (;; stream.skip()) {
         TS_ASSIGN(const auto entry, stream.peek());

@@ -35,6 +35,8 @@ struct AttributeChange {
 
 enum class Removed : std::uint8_t { kName, kDirectory };
 enum class Privileges : std::uint8_t { kKeep, kKill };
+// Where written data come from: a call, or pages that a program has changed through a mapping.
+enum class Written : std::uint8_t { kByCall, kBack };
 
 // Larger than this, what is written or freed goes to the pool.
 inline constexpr std::size_t kSmallWriteBytes = std::size_t{32} * 1024;
@@ -55,7 +57,7 @@ Answered rename_entry(Volume& volume, Turn& turn, const Request& request, Object
 
 // --- content (mutation_content.cc)
 Answered write_data(Volume& volume, Turn& turn, const Request& request, ObjectId object, Bytes data,
-                    off_t offset, Privileges privileges);
+                    off_t offset, Privileges privileges, Written how);
 Answered allocate(Volume& volume, Turn& turn, const Request& request, ObjectId object, int mode,
                   off_t offset, off_t length);
 

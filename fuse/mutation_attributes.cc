@@ -136,6 +136,7 @@ Answered set_attributes(Volume& volume, Turn& turn, const Request& request, Obje
         if (const int error = stat_object(lease.fd(), now)) return plain(error);
         if (now.stx_size > wanted.size + kLargeFileBytes) return plain(Ending::busy());
     }
+    change.outdates(Change::Outdates::kKernelItself);
     const bool logged = !inode->unlinked && volume.told(*inode);
     if (logged) {
         change.note(*inode);
@@ -156,7 +157,11 @@ Answered set_attributes(Volume& volume, Turn& turn, const Request& request, Obje
         change.logged();
     }
     if (error != 0) return plain(error);
-    return Answer{Answer::Object{.id = id, .attributes = now, .orphaned = inode->orphaned}};
+    return Answer{Answer::Object{
+        .id = id,
+        .attributes = now,
+        .orphaned = inode->orphaned,
+        .keep = inode->type == S_IFREG ? Answer::Keep::kNot : Answer::Keep::kForever}};
 }
 
 Answered set_xattr(Volume& volume, Turn& turn, const Request& request, ObjectId id,

@@ -37,7 +37,7 @@ bool is_logged(const Volume& volume, const Inode& inode) {
 }  // namespace
 
 Answered write_data(Volume& volume, Turn& turn, const Request& request, ObjectId id, Bytes data,
-                    off_t offset, Privileges privileges) {
+                    off_t offset, Privileges privileges, Written how) {
     if (volume.journal.failure() != 0) return plain(EROFS);
     if (!turn.take_credit(max_encoded_size(data.size()) + kPrivilegesCredit))
         return plain(Ending::no_credit());
@@ -48,6 +48,8 @@ Answered write_data(Volume& volume, Turn& turn, const Request& request, ObjectId
     Change change{volume, turn};
     const Ending begun = change.begin({inode.get()});
     if (!begun.is_done()) return plain(begun);
+    change.outdates(how == Written::kBack ? Change::Outdates::kWeLater
+                                          : Change::Outdates::kKernelItself);
     const bool logged = is_logged(volume, *inode);
     if (logged)
         change.note(*inode).note_range(static_cast<std::uint64_t>(offset), data.size()).noted();

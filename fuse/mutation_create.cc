@@ -63,19 +63,20 @@ struct Made {
 Result<Made> identify_new(Volume& volume, const Inode& parent, ObjectId id, Fd fd) {
     if (!fd.valid()) return plain(errno);
     Made made{.inode = std::make_unique<Inode>(), .fd = std::move(fd), .now = {}};
-    if (const int error = stat_object(made.fd.get(), made.now)) return plain(error);
     TS_ASSIGN(made.inode->handle, handle_of(made.fd.get()));
     made.inode->id = id;
     made.inode->directory = parent.directory;
-    made.inode->type = made.now.stx_mode & S_IFMT;
-    made.inode->number = made.now.stx_ino;
     made.inode->generation = volume.generation.load();
     made.inode->complete = true;
-    made.inode->privileged = (made.now.stx_mode & (S_ISUID | S_ISGID)) != 0;
     TS_TRY(write_identity(made.fd.get(), {.object = id,
                                           .generation = made.inode->generation,
                                           .complete = true,
                                           .handle = made.inode->handle}));
+    // After the identity, which changes the ctime.
+    if (const int error = stat_object(made.fd.get(), made.now)) return plain(error);
+    made.inode->type = made.now.stx_mode & S_IFMT;
+    made.inode->number = made.now.stx_ino;
+    made.inode->privileged = (made.now.stx_mode & (S_ISUID | S_ISGID)) != 0;
     return made;
 }
 

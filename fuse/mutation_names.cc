@@ -195,7 +195,9 @@ Answered make_link(Volume& volume, Turn& turn, const Request& request, ObjectId 
     change.logged();
     if (!told && volume.walk != nullptr) volume.walk->revisit(*found.inode);
     if (const int error = stat_object(object.fd(), found.attributes)) return plain(error);
-    return Answer{Answer::Entry{.inode = std::move(found.inode), .attributes = found.attributes}};
+    return Answer{Answer::Entry{.inode = std::move(found.inode),
+                                .attributes = found.attributes,
+                                .keep = Answer::Keep::kNot}};
 }
 
 Answered remove_name(Volume& volume, Turn& turn, const Request& /*request*/, ObjectId parent_id,

@@ -22,13 +22,15 @@ struct Overloaded : Cases... {
 template <typename... Cases>
 Overloaded(Cases...) -> Overloaded<Cases...>;
 
+double seconds(Answer::Keep keep) { return keep == Answer::Keep::kForever ? kForever_s : 0; }
+
 void send_entry(Volume& volume, fuse_req* request, const Answer::Entry& entry) {
     const ObjectId id = entry.inode->id;
     fuse_entry_param param{};
     param.ino = raw(id);
     param.generation = 1;
     param.attr = stat_of(id, entry.attributes);
-    param.attr_timeout = kForever_s;
+    param.attr_timeout = seconds(entry.keep);
     param.entry_timeout = kForever_s;
     // Counted before the kernel can forget it again.
     volume.inodes.remember(*entry.inode);
@@ -44,7 +46,14 @@ void send_no_entry(fuse_req* request) {
 void send_object(fuse_req* request, const Answer::Object& object) {
     struct stat attributes = stat_of(object.id, object.attributes);
     if (object.orphaned && attributes.st_nlink > 0) --attributes.st_nlink;
-    fuse_reply_attr(request, &attributes, kForever_s);
+    fuse_reply_attr(request, &attributes, seconds(object.keep));
+}
+
+// Every reader gets its own listing from us: without the flags for it the kernel keeps none.
+void send_opened(Volume& volume, fuse_req* request, const Answer::Opened& opened) {
+    fuse_file_info file{};
+    file.fh = opened.handle;
+    if (fuse_reply_open(request, &file) != 0) volume.open_directories.close(opened.handle);
 }
 
 }  // namespace
@@ -107,6 +116,7 @@ void Reply::send(Volume& volume, fuse_req* request, const Answer& answer) {
         [&](const Answer::Size& size) { fuse_reply_xattr(request, size.size); },
         [&](const Answer::Offset& offset) { fuse_reply_lseek(request, offset.offset); },
         [&](const Answer::Space& space) { fuse_reply_statfs(request, &space.space); },
+        [&](const Answer::Opened& opened) { send_opened(volume, request, opened); },
     };
     std::visit(cases, answer.kind);
 }

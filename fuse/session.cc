@@ -15,6 +15,7 @@
 #include "fuse/handlers.h"
 #include "fuse/libfuse.h"
 #include "fuse/mount.h"
+#include "fuse/notifier.h"
 #include "fuse/orphans.h"
 #include "fuse/reconcile.h"
 #include "fuse/verifier.h"
@@ -90,6 +91,7 @@ struct Overlay::Parts {
     Contents contents{};          // of the round that is going on, or of the last one
     std::uint64_t told_anew = 0;  // whom it is for
     fuse_session* session = nullptr;
+    std::unique_ptr<Notifier> notifier;
     std::thread loop;
     bool mounted = false;
     std::atomic<bool> begun{false};  // a walk
@@ -163,6 +165,8 @@ Status Overlay::Parts::mount() {
     take_over_libfuse_log();
     session = make_session(service, over_uring);
     if (session == nullptr) return make_error(ENOMEM, "set up libfuse");
+    notifier = std::make_unique<Notifier>(session);
+    volume.attribute_cache = notifier.get();
     TS_ASSIGN(Fd connection, mount_fuse(options.mountpoint));
     mounted = true;
     const std::string name = fmt::format("/dev/fd/{}", connection.get());
@@ -196,6 +200,8 @@ void Overlay::Parts::end() {
     if (verifier) verifier->stop("the volume goes down");
     if (walker) walker->stop();
     volume.pool.stop();
+    volume.attribute_cache = nullptr;
+    notifier.reset();
     if (session != nullptr) fuse_session_destroy(session);
     session = nullptr;
     for (Directory& directory : volume.directories) {

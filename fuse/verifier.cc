@@ -8,7 +8,7 @@
 #include <climits>
 #include <cstring>
 
-#include "fuse/listing.h"
+#include "fuse/directory_stream.h"
 #include "fuse/orphans.h"
 #include "fuse/process.h"
 #include "journal/check_list.h"
@@ -19,10 +19,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kPatience{100};
 constexpr std::uint64_t kObjectBytes = 512;  // what looking at one counts, for the rate
-
-bool is_dots(const char* name) {
-    return std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0;
-}
 
 // Nothing stands between this and the name: what a range begins behind, to hold just that name.
 std::string just_before(const std::string& name) {
@@ -242,7 +238,7 @@ void Verifier::visit_directory(Subject directory, std::vector<Subject>& inner) {
     if (!fd.ok()) return note_failure(directory.path, fd.error().code);
     const Subject kept = directory.share();
     const std::uint64_t number = visit(std::move(directory));
-    DirectoryStream stream{kept.object->id, std::move(*fd)};
+    DirectoryStream stream{std::move(*fd)};
     KnownIds known;
     while (!ended()) {
         const auto entry = stream.peek();

@@ -41,6 +41,7 @@ Volume::Volume(Journal& its_journal, Descriptors::Limits limits)
     : journal(its_journal), descriptors(limits), inodes([this](Inode& inode) { drop(inode); }) {}
 
 void Volume::drop(Inode& inode) {
+    if (inode.type == S_IFDIR) open_directories.forget(inode.id);
     Fd last = descriptors.take(inode);
     if (inode.orphaned) remove_orphan(*this, inode);
     if (!last.valid() || !inode.large) return;

@@ -16,10 +16,12 @@
 #include <string>
 #include <unordered_set>
 
+#include "fuse/attribute_cache.h"
 #include "fuse/descriptors.h"
 #include "fuse/gate.h"
 #include "fuse/inodes.h"
 #include "fuse/names.h"
+#include "fuse/open_directories.h"
 #include "fuse/pool.h"
 #include "fuse/turn.h"
 #include "journal/handle.h"
@@ -73,10 +75,12 @@ struct Volume {
 
     Journal& journal;
     Descriptors descriptors;
+    OpenDirectories open_directories;
     Inodes inodes;
     std::deque<Directory> directories;  // never changed while anything runs
     Gate gate;
     Pool pool;
+    AttributeCache* attribute_cache = nullptr;  // the kernel's; none while nobody is served
 
     // The seed in which objects must have been told; changed with the gate closed.
     std::atomic<std::uint32_t> generation{0};

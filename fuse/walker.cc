@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "fuse/listing.h"
+#include "fuse/directory_stream.h"
 #include "fuse/orphans.h"
 #include "fuse/process.h"
 #include "journal/fault.h"
@@ -19,10 +19,6 @@ constexpr std::size_t kThrottleStep = std::size_t{4} << 20;
 constexpr std::size_t kThrottleSteps = 16;  // so far may a standby be behind
 constexpr std::chrono::milliseconds kPause{20};
 constexpr std::chrono::seconds kRetryAfter{30};
-
-bool is_dots(const char* name) {
-    return std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0;
-}
 
 }  // namespace
 
@@ -195,7 +191,7 @@ void Walker::count_all() {
         stack.emplace_back(::openat(directory.backing_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     constexpr std::size_t kDeep = 2000;
     while (!stack.empty() && !interrupted()) {
-        DirectoryStream stream{kNoObject, std::move(stack.back())};
+        DirectoryStream stream{std::move(stack.back())};
         stack.pop_back();
         if (stream.fd() < 0) continue;
         for (;;) {
@@ -262,7 +258,7 @@ void Walker::visit(const Visit& next) {
 }
 
 void Walker::visit_directory(const InodeRef& directory, Fd fd) {
-    DirectoryStream stream{directory->id, std::move(fd)};
+    DirectoryStream stream{std::move(fd)};
     bool told = !directory->complete;
     while (!interrupted()) {
         const auto entry = stream.peek();

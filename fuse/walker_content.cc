@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <string>
 
-#include "fuse/listing.h"
+#include "fuse/directory_stream.h"
 #include "fuse/orphans.h"
 #include "fuse/walker.h"
 
@@ -32,7 +32,7 @@ Result<std::vector<std::string>> sorted_names(const Volume& volume, const Inode&
                                               int fd) {
     Fd own{::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (!own.valid()) return plain(errno);
-    DirectoryStream stream{directory.id, std::move(own)};
+    DirectoryStream stream{std::move(own)};
     std::vector<std::string> names;
     for (;;) {
         TS_ASSIGN(const auto entry, stream.peek());

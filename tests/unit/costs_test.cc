@@ -190,7 +190,8 @@ TEST_F(CostsOfVerbs, ADeliveryAllocatesOneInode) {
               0);
     EXPECT_EQ(most([&](const char* name) {
                   object = keep(serve(look_up, tmp, name));
-                  return cost(0, write_data, object, Bytes{data}, off_t{0}, Privileges::kKill);
+                  return cost(0, write_data, object, Bytes{data}, off_t{0}, Privileges::kKill,
+                              Written::kByCall);
               }),
               0);
     EXPECT_EQ(
@@ -204,7 +205,9 @@ TEST_F(CostsOfVerbs, ReadingAndRemovingAllocateNothing) {
     ObjectId object{};
     const auto made = [&](const char* name) {
         object = create(name, directory);
-        EXPECT_TRUE(serve(write_data, object, Bytes{data}, off_t{0}, Privileges::kKeep).ok());
+        EXPECT_TRUE(
+            serve(write_data, object, Bytes{data}, off_t{0}, Privileges::kKeep, Written::kByCall)
+                .ok());
         return object;
     };
     EXPECT_EQ(most([&](const char* name) {

@@ -147,9 +147,9 @@ TEST_F(FuseMutation, AWriteTakesSetIdBitsAwayUnlessTheWriterMayKeepThem) {
     logged();
     const std::string text = "x";
     const Bytes data{std::as_bytes(std::span{text})};
-    EXPECT_TRUE(call(write_data, file, data, off_t{0}, Privileges::kKeep).ok());
+    EXPECT_TRUE(call(write_data, file, data, off_t{0}, Privileges::kKeep, Written::kByCall).ok());
     EXPECT_EQ(logged(), Words{"write"});
-    EXPECT_TRUE(call(write_data, file, data, off_t{0}, Privileges::kKill).ok());
+    EXPECT_TRUE(call(write_data, file, data, off_t{0}, Privileges::kKill, Written::kByCall).ok());
     EXPECT_EQ(logged(), (Words{"write", "attributes"}));
     struct stat now {};
     ASSERT_EQ(::stat(path("file").c_str(), &now), 0);
@@ -163,8 +163,9 @@ TEST_F(FuseMutation, AThreadThatMustNotWaitIsNotHeldUpByALock) {
     std::thread other{[&] {
         Turn turn{*journal, Turn::Waiting::kForbidden};
         const std::string text = "x";
-        const Answered answered = write_data(
-            *volume, turn, {}, file, Bytes{std::as_bytes(std::span{text})}, 0, Privileges::kKeep);
+        const Answered answered =
+            write_data(*volume, turn, {}, file, Bytes{std::as_bytes(std::span{text})}, 0,
+                       Privileges::kKeep, Written::kByCall);
         ASSERT_FALSE(answered.ok());
         EXPECT_TRUE(Ending{answered.error().code}.is_busy());
     }};

@@ -4,7 +4,6 @@
 #include <sys/fsuid.h>
 
 #include <atomic>
-#include <set>
 #include <thread>
 
 #include "fuse/listing.h"
@@ -122,27 +121,6 @@ TEST_F(FuseParts, AnUnlinkedFileStaysUsableBeyondTheLimitOfPinnedOnes) {
     EXPECT_NE(::access(path(kOrphansName).c_str(), F_OK), 0);
 }
 
-// A kernel's buffer with room for a few entries only.
-class FewEntries final : public EntryWriter {
-   public:
-    explicit FewEntries(std::size_t room) : room_(room) {}
-    bool add(const ListedEntry& entry) override {
-        if (names.size() == room_) return false;
-        names.emplace_back(entry.name);
-        next = entry.next;
-        return true;
-    }
-    bool add_plus(const ListedEntry& entry, const struct statx&, Inode*) override {
-        return add(entry);
-    }
-    [[nodiscard]] std::size_t size() const override { return names.size(); }
-    std::vector<std::string> names;
-    std::int64_t next = 0;
-
-   private:
-    std::size_t room_;
-};
-
 TEST_F(FuseParts, AnObjectThatIsGoneIsStaleAlsoWhileItsNumberIsUsedAgain) {
     put("gone", "");
     const auto handle = handle_of(Fd{::open(path("gone").c_str(), O_RDONLY)}.get());
@@ -163,27 +141,6 @@ TEST_F(FuseParts, AnObjectThatIsGoneIsStaleAlsoWhileItsNumberIsUsedAgain) {
     }
     stop = true;
     others.join();
-}
-
-TEST_F(FuseParts, AListingThatIsTakenUpAgainGivesEachEntryOnceWhileOthersComeAndGo) {
-    for (int i = 0; i < 300; ++i) create("stays" + std::to_string(i));
-    Listings listings{*volume};
-    std::multiset<std::string> seen_names;
-    std::int64_t place = 0;
-    for (int round = 0;; ++round) {
-        FewEntries some{7};
-        Turn turn{*journal, Turn::Waiting::kAllowed};
-        ASSERT_TRUE(listings.list(turn, {}, root(), place, Listings::Style::kNames, some).ok());
-        if (some.names.empty()) break;
-        for (const std::string& name : some.names) seen_names.insert(name);
-        place = some.next;
-        const std::string other = "other" + std::to_string(round);
-        create(other);
-        if (round % 2 == 0) {
-            ASSERT_TRUE(unlink(other).ok());
-        }
-    }
-    for (int i = 0; i < 300; ++i) EXPECT_EQ(seen_names.count("stays" + std::to_string(i)), 1U);
 }
 
 }  // namespace

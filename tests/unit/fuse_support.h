@@ -145,7 +145,7 @@ class FuseTest : public JournalTest {
     int error_of(const Answered& answered) { return answered.ok() ? 0 : answered.error().code; }
     Answered write(ObjectId object, const std::string& text, off_t offset = 0) {
         return call(write_data, object, Bytes{std::as_bytes(std::span{text})}, offset,
-                    Privileges::kKeep);
+                    Privileges::kKeep, Written::kByCall);
     }
     Answered unlink(const std::string& name) {
         return call(remove_name, root(), name.c_str(), Removed::kName);

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A listing of a directory, and whatever else the kernel keeps of the overlay without a time limit,
+tells the truth: while the tree changes, and when all is quiet again.
+
+TWINSPOOL_LISTING_SECONDS makes each of the runs longer: hours, for those who want to know.
+"""
+import contextlib
+import mmap
+import multiprocessing
+import os
+import subprocess
+
+import pytest
+from calls import ACL_ACCESS, KEEP_SIZE, PUNCH_HOLE, acl, fallocate, msync
+from listers import Crowd, Maildir, list_names
+
+SECONDS = float(os.environ.get("TWINSPOOL_LISTING_SECONDS", "1.5"))
+MESSAGES = 1000
+TRANSPORTS = pytest.mark.parametrize("transport", ["io_uring", "dev"])
+
+
+@pytest.fixture(scope="module")
+def volumes(make_shared_volume):
+    made = {}
+
+    def of(transport):
+        if transport not in made:
+            made[transport] = make_shared_volume(transport=transport).start()
+        return made[transport]
+
+    yield of
+    for volume in made.values():
+        volume.assert_equal()
+
+
+@pytest.fixture
+def maildir(volumes, transport, request):
+    volume = volumes(transport)
+    made = Maildir(volume.dir / request.node.name.replace("/", "_"), MESSAGES)
+    made.backing = volume.backing() / made.path.name
+    return made
+
+
+def facts(path):
+    now = os.lstat(path)
+    return (
+        *(oct(now.st_mode), now.st_nlink, now.st_uid, now.st_gid),
+        *(now.st_size if not os.path.isdir(path) else 0, now.st_mtime_ns, now.st_ctime_ns),
+    )
+
+
+def assert_quiet_truth(path, backing, buffer_size=32768):
+    """What is listed, and what stat says of it, is what stands in the backing tree."""
+    wrong = []
+    for directory, _, _ in os.walk(backing):
+        seen = path / os.path.relpath(directory, backing)
+        there, listed = sorted(os.listdir(directory)), sorted(list_names(seen, buffer_size))
+        if there != listed:
+            wrong.append(
+                f"{seen}: {len(set(there) - set(listed))} not listed,"
+                f" {len(set(listed) - set(there))} listed that do not exist,"
+                f" {len(listed) - len(set(listed))} listed twice"
+            )
+        for name in [".", *there]:
+            told, true = facts(seen / name), facts(os.path.join(directory, name))
+            if told != true:
+                wrong.append(f"{seen / name}: stat says {told}, it is {true}")
+    assert not wrong, f"{len(wrong)} wrong: " + "\n".join(wrong[:20])
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("listers", [1, 2, 8])
+@pytest.mark.parametrize("buffer_size", [600, 4096, 65536])
+def test_no_listing_misses_a_message_while_flags_change(maildir, listers, buffer_size):
+    crowd = Crowd()
+    crowd.add("flags", maildir.flag, 1)
+    for _ in range(listers):
+        crowd.add("listings", maildir.list, buffer_size)
+    crowd.run(SECONDS)
+    print(f"{crowd.counts['listings']} listings during {crowd.counts['flags']} changes of flags")
+    assert crowd.counts["listings"] and crowd.counts["flags"]
+    assert_quiet_truth(maildir.path, maildir.backing, buffer_size)
+    assert not crowd.said, f"(missed, twice, names) of {crowd.counts['listings']}: {crowd.said[:20]}"
+
+
+@TRANSPORTS
+def test_no_listing_misses_a_message_while_others_come_and_go(maildir):
+    """Deliveries, flags, expunges; listings, looks, `ls -l`, tar and rsync."""
+    crowd = Crowd()
+    for seed in (1, 2):
+        crowd.add("deliveries", maildir.deliver, seed)
+    crowd.add("flags", maildir.flag, 3)
+    crowd.add("looks", maildir.look, 4)
+    for buffer_size in (700, 32768):
+        crowd.add("listings", maildir.list, buffer_size)
+    for command in (
+        ["ls", "-l"],
+        ["tar", "--ignore-failed-read", "--warning=none", "-cf", "/dev/null"],
+        ["rsync", "-an", "--list-only"],
+    ):
+        crowd.add(command[0], repeat, [*command, f"{maildir.cur}/"])
+    crowd.run(SECONDS * 2)
+    print(dict(crowd.counts))
+    assert_quiet_truth(maildir.path, maildir.backing)
+    assert not crowd.said, f"(missed, twice, names) of {crowd.counts['listings']}: {crowd.said[:20]}"
+
+
+def repeat(command):
+    """Programs that complain of what goes away meanwhile do so with an exit code; that they die or
+    hang is another thing.
+    """
+    while True:
+        done = subprocess.run(command, capture_output=True, timeout=60)
+        assert done.returncode >= 0, done
+        yield
+
+
+# What makes an object, what changes it a few times, and the name that it may have meanwhile. The first
+# change makes the kernel ask, and the next may come while it is being told.
+TIMES = 6
+
+
+def make_directory(path):
+    path.mkdir()
+
+
+def make_with_messages(path):
+    path.mkdir()
+    for number in range(TIMES):
+        (path / str(number)).write_bytes(b"text")
+
+
+def make_file(path):
+    path.write_bytes(b"text" * 2000)
+
+
+def rename_to_and_fro(path, number):
+    names = [str(path), f"{path}.renamed"]
+    os.rename(names[number % 2], names[1 - number % 2])
+
+
+CHANGES = {
+    "made in it": (make_directory, lambda path, n: os.mknod(path / str(n))),
+    "a directory made in it": (make_directory, lambda path, n: (path / str(n)).mkdir()),
+    "a link in it": (make_with_messages, lambda path, n: os.link(path / "0", path / f"b{n}")),
+    "renamed in it": (
+        make_with_messages,
+        lambda path, n: os.rename(path / str(n), path / f"b{n}"),
+    ),
+    "removed from it": (make_with_messages, lambda path, n: os.unlink(path / str(n))),
+    "renamed itself": (make_file, rename_to_and_fro),
+    "mode": (make_file, lambda path, n: path.chmod(0o600 + n)),
+    "times": (make_file, lambda path, n: os.utime(path, ns=(n, 10**18 + n))),
+    "size": (make_file, lambda path, n: os.truncate(path, 4096 - n)),
+    "linked": (make_file, lambda path, n: os.link(path, f"{path}.{n}")),
+    "xattr": (make_file, lambda path, n: os.setxattr(path, "user.a", b"%d" % n)),
+    "xattr removed": (make_file, lambda path, n: give_and_take_xattr(path)),
+    "acl": (make_file, lambda path, n: os.setxattr(path, ACL_ACCESS, acl(1000, n, group=n))),
+    "written": (make_file, lambda path, n: in_place(path, os.pwrite, b"more", 5 * n)),
+    "hole": (make_file, lambda path, n: in_place(path, fallocate, KEEP_SIZE | PUNCH_HOLE, n, 9)),
+    "mapped": (make_file, lambda path, n: store_by_mapping(path, n)),
+}
+
+
+def give_and_take_xattr(path):
+    os.setxattr(path, "user.a", b"")
+    os.removexattr(path, "user.a")
+
+
+def in_place(path, call, *arguments):
+    fd = os.open(path, os.O_RDWR)
+    try:
+        call(fd, *arguments)
+    finally:
+        os.close(fd)
+
+
+def store_by_mapping(path, number):
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        view[number] = number
+        msync(view)
+
+
+def change_each(paths, change, place):
+    for index, path in enumerate(paths):
+        place.value = index
+        for number in range(TIMES):
+            change(path, number)
+    while True:
+        place.value = len(paths)
+        yield
+
+
+def look_at(paths, place):
+    while True:
+        if place.value < len(paths):
+            for path in (paths[place.value], f"{paths[place.value]}.renamed"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.stat(path)
+        yield
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("what", CHANGES)
+def test_attributes_that_were_read_during_a_change_do_not_stay(volumes, transport, what):
+    """The kernel takes for good what a stat brings, also when the object changed while that was on
+    its way.
+    """
+    volume = volumes(transport)
+    before, change = CHANGES[what]
+    home = volume.dir / f"{transport}.{what}".replace(" ", "_")
+    home.mkdir()
+    paths = [home / str(number) for number in range(300)]
+    for path in paths:
+        before(path)
+        list(map(os.stat, [path, *(path.iterdir() if path.is_dir() else [])]))
+    crowd, place = Crowd(), multiprocessing.Value("i", 0, lock=False)
+    crowd.add("changes", change_each, paths, change, place)
+    for _ in range(3):
+        crowd.add("looks", look_at, paths, place)
+    crowd.run(SECONDS)
+    assert crowd.counts["looks"] and place.value == len(paths)
+    assert_quiet_truth(home, volume.backing() / home.name)
