@@ -30,6 +30,7 @@ Ending Change::begin(std::initializer_list<Inode*> objects) {
     for (Inode* each : locks_.objects()) {
         volume_.touch(*each);
         each->changes.fetch_add(1, std::memory_order_relaxed);
+        each->attributes_kept.store(false, std::memory_order_relaxed);
     }
     note_.entry_count = 0;
     note_.object_count = 0;

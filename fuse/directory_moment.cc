@@ -34,7 +34,7 @@ bool MomentMemory::take(std::size_t bytes, std::size_t size) {
     return false;
 }
 
-DirectoryMoment::~DirectoryMoment() { memory_.give_back(bytes_.size()); }
+DirectoryMoment::~DirectoryMoment() { memory_.give_back(taken_); }
 
 Result<std::shared_ptr<const DirectoryMoment>> DirectoryMoment::read(int fd, std::int64_t place,
                                                                      std::uint32_t changes,
@@ -49,24 +49,34 @@ Result<std::shared_ptr<const DirectoryMoment>> DirectoryMoment::read(int fd, std
         TS_TRY(moment->append(fd, chunk.get(), got));
     }
     moment->bytes_.shrink_to_fit();
+    moment->make_room_for_objects();
     return std::shared_ptr<const DirectoryMoment>{moment};
 }
 
 Status DirectoryMoment::append(int fd, const char* bytes, std::size_t size) {
-    if (!file_.valid() && !memory_.take(size, bytes_.size())) TS_TRY(move_to_file(fd));
-    if (file_.valid())
+    if (!file_.valid() && !memory_.take(size, taken_)) TS_TRY(move_to_file(fd));
+    if (file_.valid()) {
         TS_TRY(write_all(file_.get(), bytes, size));
-    else
+    } else {
+        taken_ += size;
         bytes_.insert(bytes_.end(), bytes, bytes + size);
+    }
     size_ += size;
     return {};
+}
+
+void DirectoryMoment::make_room_for_objects() {
+    const std::size_t size = entries_ * sizeof(std::uint64_t);
+    if (!in_memory() || !memory_.take(size, taken_)) return;
+    taken_ += size;
+    objects_ = std::vector<std::atomic<std::uint64_t>>(entries_);
 }
 
 Status DirectoryMoment::move_to_file(int fd) {
     file_.reset(::openat(fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
     if (!file_.valid()) return plain(ENOMEM);
     TS_TRY(write_all(file_.get(), bytes_.data(), bytes_.size()));
-    memory_.give_back(bytes_.size());
+    memory_.give_back(std::exchange(taken_, 0));
     std::vector<char>{}.swap(bytes_);
     return {};
 }
@@ -85,7 +95,23 @@ void DirectoryMoment::mark(const char* bytes, std::size_t size) {
 }
 
 DirectoryMoment::Reader::Reader(std::shared_ptr<const DirectoryMoment> moment)
-    : moment_(std::move(moment)), place_(moment_->place_), began_place_(moment_->place_) {}
+    : moment_(std::move(moment)), at_{.place = moment_->place_}, began_(at_) {}
+
+void DirectoryMoment::Reader::At::pass(const DecodedEntry& decoded) {
+    place = decoded.entry.next;
+    offset += decoded.size;
+    ++index;
+}
+
+ObjectId DirectoryMoment::Reader::object() const {
+    if (at_.index >= moment_->objects_.size()) return kNoObject;
+    return ObjectId{moment_->objects_[at_.index].load(std::memory_order_relaxed)};
+}
+
+void DirectoryMoment::Reader::set_object(ObjectId id) {
+    if (at_.index < moment_->objects_.size())
+        moment_->objects_[at_.index].store(raw(id), std::memory_order_relaxed);
+}
 
 // Of a whole entry at least.
 Result<const char*> DirectoryMoment::Reader::bytes_at(std::uint64_t offset) {
@@ -107,56 +133,49 @@ Result<const char*> DirectoryMoment::Reader::bytes_at(std::uint64_t offset) {
 }
 
 Result<std::optional<DirectoryEntry>> DirectoryMoment::Reader::peek() {
-    if (at_ == moment_->size_) return std::optional<DirectoryEntry>{};
-    TS_ASSIGN(const char* const bytes, bytes_at(at_));
+    if (at_.offset == moment_->size_) return std::optional<DirectoryEntry>{};
+    TS_ASSIGN(const char* const bytes, bytes_at(at_.offset));
     return std::optional{decode_entry(bytes).entry};
 }
 
 void DirectoryMoment::Reader::skip() {
-    const auto bytes = bytes_at(at_);
+    const auto bytes = bytes_at(at_.offset);
     TS_ASSERT(bytes.ok());  // peek() has had it
-    const DecodedEntry decoded = decode_entry(*bytes);
-    place_ = decoded.entry.next;
-    at_ += decoded.size;
+    at_.pass(decode_entry(*bytes));
 }
 
-Result<bool> DirectoryMoment::Reader::search(std::uint64_t from, std::int64_t from_place,
-                                             std::uint64_t to, std::int64_t wanted) {
-    for (;;) {
-        if (from_place == wanted) {
-            at_ = from;
-            place_ = wanted;
-            return true;
-        }
-        if (from >= to) return false;
-        TS_ASSIGN(const char* const bytes, bytes_at(from));
-        const DecodedEntry decoded = decode_entry(bytes);
-        from_place = decoded.entry.next;
-        from += decoded.size;
+Result<bool> DirectoryMoment::Reader::search(At from, std::uint64_t to, std::int64_t wanted) {
+    while (from.place != wanted) {
+        if (from.offset >= to) return false;
+        TS_ASSIGN(const char* const bytes, bytes_at(from.offset));
+        from.pass(decode_entry(bytes));
     }
+    at_ = from;
+    return true;
 }
 
 Result<bool> DirectoryMoment::Reader::seek(std::int64_t place) {
-    bool found = place == place_;
+    bool found = place == at_.place;
     if (!found) {
-        TS_ASSIGN(found, search(began_, began_place_, at_, place));
+        TS_ASSIGN(found, search(began_, at_.offset, place));
     }
     const auto& marks = moment_->marks_;
     if (!found && !marks.empty() && moment_->ascending_) {
-        auto after = std::upper_bound(
+        const auto after = std::upper_bound(
             marks.begin(), marks.end(), place,
             [](std::int64_t wanted, const Mark& mark) { return wanted < mark.place; });
         if (after == marks.begin()) return false;
-        const std::uint64_t to = after == marks.end() ? moment_->size_ : after->offset;
-        --after;
-        TS_ASSIGN(found, search(after->offset, after->place, to, place));
+        const auto before = after - 1;
+        const At from{
+            .place = before->place,
+            .offset = before->offset,
+            .index = static_cast<std::size_t>(before - marks.begin()) * kEntriesBetweenMarks};
+        TS_ASSIGN(found,
+                  search(from, after == marks.end() ? moment_->size_ : after->offset, place));
     } else if (!found) {
-        TS_ASSIGN(found, search(0, moment_->place_, moment_->size_, place));
+        TS_ASSIGN(found, search({.place = moment_->place_}, moment_->size_, place));
     }
-    if (found) {
-        began_ = at_;
-        began_place_ = place_;
-    }
+    if (found) began_ = at_;
     return found;
 }
 

@@ -3,10 +3,10 @@
 // What an open directory lists, so that no name is missed or comes twice however long the listing
 // takes and whatever is renamed meanwhile.
 //
-// Invariants: never changes once it is there. All of them together hold at most a limit in memory
-// (MomentMemory); what is beyond, and what is large, stands in a file without a name on the
-// directory's own file system, which is gone when the moment is, also after a kill.
-// Threads: a moment any; a Reader one at a time.
+// Invariants: the entries never change once it is there; who stands at each is asked once. All of
+// them together hold at most a limit in memory (MomentMemory); what is beyond, and what is large,
+// stands in a file without a name on the directory's own file system, which is gone when the moment
+// is, also after a kill. Threads: a moment any; a Reader one at a time.
 #pragma once
 
 #include <atomic>
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "fuse/directory_stream.h"
+#include "journal/units.h"
 
 namespace twinspool {
 
@@ -52,6 +53,7 @@ class DirectoryMoment {
     [[nodiscard]] std::uint32_t changes() const { return changes_; }
     [[nodiscard]] std::int64_t place() const { return place_; }
     [[nodiscard]] bool in_memory() const { return !file_.valid(); }
+    [[nodiscard]] std::size_t memory_bytes() const { return taken_; }
 
     // One's own place in a moment.
     class Reader {
@@ -62,20 +64,27 @@ class DirectoryMoment {
         void skip();  // what peek() gave
         // To where `place` is. False: it is no place of the moment's, and nothing was done.
         Result<bool> seek(std::int64_t place);
-        [[nodiscard]] std::int64_t place() const { return place_; }
+        [[nodiscard]] std::int64_t place() const { return at_.place; }
+        // Who stands at what peek() gave, if anybody has said so: kNoObject otherwise, and always
+        // if the moment is not in memory.
+        [[nodiscard]] ObjectId object() const;
+        void set_object(ObjectId id);
 
        private:
+        struct At {
+            std::int64_t place;
+            std::uint64_t offset = 0;
+            std::size_t index = 0;
+            void pass(const DecodedEntry& decoded);
+        };
         Result<const char*> bytes_at(std::uint64_t offset);
-        Result<bool> search(std::uint64_t from, std::int64_t from_place, std::uint64_t to,
-                            std::int64_t wanted);
+        Result<bool> search(At from, std::uint64_t to, std::int64_t wanted);
 
         std::shared_ptr<const DirectoryMoment> moment_;
-        std::uint64_t at_ = 0;
-        std::int64_t place_;
+        At at_;
         // From where the last seek() went on: programs come back to somewhere behind it when they
         // had no room for all that they were sent.
-        std::uint64_t began_ = 0;
-        std::int64_t began_place_;
+        At began_;
         std::vector<char> window_;  // of the file
         std::uint64_t window_at_ = 0;
     };
@@ -93,8 +102,10 @@ class DirectoryMoment {
     Status append(int fd, const char* bytes, std::size_t size);
     Status move_to_file(int fd);
     void mark(const char* bytes, std::size_t size);
+    void make_room_for_objects();
 
     MomentMemory& memory_;
+    std::size_t taken_ = 0;  // of it
     const std::int64_t place_;
     const std::uint32_t changes_;
     std::uint64_t size_ = 0;
@@ -104,6 +115,7 @@ class DirectoryMoment {
     std::int64_t end_place_ = 0;  // behind the last entry so far
     bool ascending_ = true;       // places only grow, so that marks can be searched by halves
     std::vector<Mark> marks_;
+    mutable std::vector<std::atomic<std::uint64_t>> objects_;  // one for each entry, or none
 };
 
 }  // namespace twinspool

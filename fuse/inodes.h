@@ -57,6 +57,10 @@ struct Inode {
     std::atomic<std::uint32_t> changes{0};
     std::atomic<std::uint32_t> tellings{0};  // how often it was told by an AdoptOp
 
+    // The kernel was given its attributes and most likely has them still, so that a listing need
+    // not bring them. Nothing but the cost of a message depends on it.
+    std::atomic<bool> attributes_kept{false};
+
     DescriptorSlot slot;  // fuse/descriptors' own
 
    private:

@@ -96,13 +96,17 @@ class Listing {
         : volume_(volume), turn_(turn), directory_(directory), style_(style), writer_(writer) {}
 
     // Done, an errno, or a reason to call again; `full()` says whether there was room.
-    Ending add(const DirectoryEntry& entry);
+    Ending add(const DirectoryEntry& entry, DirectoryMoment::Reader& at);
     [[nodiscard]] bool full() const { return full_; }
 
    private:
-    [[nodiscard]] ObjectId known_id(const DirectoryEntry& entry) const {
-        const InodeRef known = volume_.inodes.find(directory_.directory, entry.number);
-        return known ? known->id : kNoObject;
+    [[nodiscard]] InodeRef known(const DirectoryEntry& entry) const {
+        return volume_.inodes.find(directory_.directory, entry.number);
+    }
+    // Whether the entry's name and number are all that is to be said of an object that is known.
+    [[nodiscard]] bool name_is_enough(const Inode& inode) const {
+        return style_ == ListingStyle::kNames ||
+               inode.attributes_kept.load(std::memory_order_relaxed);
     }
     void add_name(ListedEntry listed, ObjectId object) {
         struct statx none {};
@@ -120,7 +124,7 @@ class Listing {
     bool full_ = false;
 };
 
-Ending Listing::add(const DirectoryEntry& entry) {
+Ending Listing::add(const DirectoryEntry& entry, DirectoryMoment::Reader& at) {
     ListedEntry listed{.name = entry.name,
                        .object = directory_.id,
                        .type = static_cast<mode_t>(DTTOIF(entry.type)),
@@ -130,11 +134,14 @@ Ending Listing::add(const DirectoryEntry& entry) {
         add_name(listed, directory_.id);
         return Ending::done();
     }
-    if (style_ == ListingStyle::kNames) {
-        if (const ObjectId known = known_id(entry); known != kNoObject) {
-            add_name(listed, known);
-            return Ending::done();
-        }
+    if (style_ == ListingStyle::kNames && at.object() != kNoObject) {
+        add_name(listed, at.object());
+        return Ending::done();
+    }
+    if (const InodeRef object = known(entry); object && name_is_enough(*object)) {
+        at.set_object(object->id);
+        add_name(listed, object->id);
+        return Ending::done();
     }
     const auto found = find_entry(volume_, turn_, directory_, entry.name);
     if (!found.ok()) {
@@ -144,10 +151,11 @@ Ending Listing::add(const DirectoryEntry& entry) {
     }
     if (!found.ok() || found->inode->number != entry.number) {
         // It stood here at the moment that is listed. Where it is now it is not listed.
-        const ObjectId known = known_id(entry);
-        add_name(listed, known == kNoObject ? kNoNumber : known);
+        const InodeRef object = known(entry);
+        add_name(listed, object ? object->id : kNoNumber);
         return Ending::done();
     }
+    at.set_object(found->inode->id);
     if (style_ == ListingStyle::kNames) {
         add_name(listed, found->inode->id);
         return Ending::done();
@@ -155,6 +163,7 @@ Ending Listing::add(const DirectoryEntry& entry) {
     listed.object = found->inode->id;
     listed.type = found->inode->type;
     full_ = !writer_.add_plus(listed, found->attributes, found->inode.get());
+    if (!full_) found->inode->attributes_kept.store(true, std::memory_order_relaxed);
     return Ending::done();
 }
 
@@ -177,7 +186,7 @@ Answered list_directory(Volume& volume, Turn& turn, const Request& request, Obje
     while (open->reader) {
         TS_ASSIGN(const auto entry, open->reader->peek());
         if (!entry) break;
-        const Ending ending = listing.add(*entry);
+        const Ending ending = listing.add(*entry, *open->reader);
         // What is there already goes out; the rest is asked for again.
         if (!ending.is_done() && writer.size() == 0) return plain(ending);
         if (!ending.is_done() || listing.full()) break;

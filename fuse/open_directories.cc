@@ -2,7 +2,6 @@
 #include "fuse/open_directories.h"
 
 #include <random>
-#include <vector>
 
 namespace twinspool {
 
@@ -15,8 +14,32 @@ OpenDirectories::OpenDirectories() {
 std::shared_ptr<OpenDirectory> OpenDirectories::insert(std::uint64_t handle, ObjectId directory) {
     auto open = std::make_shared<OpenDirectory>();
     handles_.emplace(handle, Handle{.directory = directory, .open = open});
-    directories_[raw(directory)].handles.insert(handle);
+    Here& here = directories_.try_emplace(raw(directory), Here{.idle = idle_.end()}).first->second;
+    end_idle(here);
+    here.handles.insert(handle);
     return open;
+}
+
+void OpenDirectories::end_idle(Here& here) {
+    if (here.idle == idle_.end()) return;
+    idle_bytes_ -= here.newest->memory_bytes();
+    idle_.erase(here.idle);
+    here.idle = idle_.end();
+}
+
+void OpenDirectories::erase(std::uint64_t directory, Moments& gone) {
+    const auto here = directories_.find(directory);
+    end_idle(here->second);
+    gone.push_back(std::move(here->second.newest));
+    directories_.erase(here);
+}
+
+void OpenDirectories::make_idle(std::uint64_t directory, Moments& gone) {
+    Here& here = directories_.find(directory)->second;
+    if (!here.newest || !here.newest->in_memory()) return erase(directory, gone);
+    here.idle = idle_.insert(idle_.end(), directory);
+    idle_bytes_ += here.newest->memory_bytes();
+    while (idle_.size() > kMostIdle || idle_bytes_ > kMostIdleBytes) erase(idle_.front(), gone);
 }
 
 std::uint64_t OpenDirectories::open(ObjectId directory) {
@@ -26,15 +49,17 @@ std::uint64_t OpenDirectories::open(ObjectId directory) {
 }
 
 void OpenDirectories::close(std::uint64_t handle) {
-    std::shared_ptr<OpenDirectory> gone;  // what it holds is freed after the lock
+    std::shared_ptr<OpenDirectory> closed;
+    Moments gone;
     const std::lock_guard lock{mutex_};
     const auto known = handles_.find(handle);
     if (known == handles_.end()) return;
-    const auto here = directories_.find(raw(known->second.directory));
-    here->second.handles.erase(handle);
-    if (here->second.handles.empty()) directories_.erase(here);
-    gone = std::move(known->second.open);
+    const std::uint64_t directory = raw(known->second.directory);
+    closed = std::move(known->second.open);
     handles_.erase(known);
+    auto& handles = directories_.find(directory)->second.handles;
+    handles.erase(handle);
+    if (handles.empty()) make_idle(directory, gone);
 }
 
 std::shared_ptr<OpenDirectory> OpenDirectories::find(std::uint64_t handle, ObjectId directory) {
@@ -44,29 +69,31 @@ std::shared_ptr<OpenDirectory> OpenDirectories::find(std::uint64_t handle, Objec
 }
 
 void OpenDirectories::forget(ObjectId directory) {
-    std::vector<std::shared_ptr<OpenDirectory>> gone;
+    std::vector<std::shared_ptr<OpenDirectory>> closed;
+    Moments gone;
     const std::lock_guard lock{mutex_};
     const auto here = directories_.find(raw(directory));
     if (here == directories_.end()) return;
     for (const std::uint64_t handle : here->second.handles) {
         const auto known = handles_.find(handle);
-        gone.push_back(std::move(known->second.open));
+        closed.push_back(std::move(known->second.open));
         handles_.erase(known);
     }
-    directories_.erase(here);
+    erase(raw(directory), gone);
 }
 
 std::shared_ptr<const DirectoryMoment> OpenDirectories::newest(ObjectId directory) {
     const std::lock_guard lock{mutex_};
     const auto here = directories_.find(raw(directory));
-    return here == directories_.end() ? nullptr : here->second.newest.lock();
+    return here == directories_.end() ? nullptr : here->second.newest;
 }
 
-void OpenDirectories::remember(ObjectId directory,
-                               const std::shared_ptr<const DirectoryMoment>& moment) {
+void OpenDirectories::remember(ObjectId directory, std::shared_ptr<const DirectoryMoment> moment) {
     const std::lock_guard lock{mutex_};
     const auto here = directories_.find(raw(directory));
-    if (here != directories_.end()) here->second.newest = moment;
+    // Idle ones stay as they are: their bytes have been counted.
+    if (here != directories_.end() && here->second.idle == idle_.end())
+        here->second.newest.swap(moment);
 }
 
 std::size_t OpenDirectories::size() const {

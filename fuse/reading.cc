@@ -96,6 +96,7 @@ Answered look_up(Volume& volume, Turn& turn, const Request& /*request*/, ObjectI
         if (found.error().code == ENOENT) return Answer{Answer::NoEntry{}};
         return found.error();
     }
+    found->inode->attributes_kept.store(true, std::memory_order_relaxed);
     return Answer{Answer::Entry{.inode = std::move(found->inode), .attributes = found->attributes}};
 }
 
@@ -105,6 +106,7 @@ Answered get_attributes(Volume& volume, Turn& /*turn*/, const Request& /*request
     TS_ASSIGN(const Target target, open_target(volume, id));
     Answer::Object object{.id = id, .attributes = {}, .orphaned = target.inode->orphaned};
     if (const int error = stat_object(target.fd(), object.attributes)) return plain(error);
+    target.inode->attributes_kept.store(true, std::memory_order_relaxed);
     return Answer{object};
 }
 
@@ -112,6 +114,8 @@ Answered read_data(Volume& volume, Turn& turn, const Request& request, ObjectId 
                    std::size_t size, off_t offset) {
     TS_ASSIGN(const Target target, open_target(volume, id));
     if (size > request.buffer_size) return plain(EINVAL);
+    // Reading changes the atime, and the kernel forgets that one.
+    target.inode->attributes_kept.store(false, std::memory_order_relaxed);
     TS_ASSIGN(const std::size_t got,
               read_fully(target.fd(), request.buffer, size, offset, turn.may_wait()));
     return Answer{Answer::Data{.data = request.buffer, .size = got}};

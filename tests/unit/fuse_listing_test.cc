@@ -184,26 +184,42 @@ TEST_F(FuseListing, IsServedFromAPlaceOfAnEarlierOpeningAlsoIfWhatStoodThereHasG
     EXPECT_EQ(rest.front().name, all[middle + 2].name);
 }
 
-TEST_F(FuseListing, GivesItsMemoryBackWithItsHandleOrWithItsDirectory) {
+TEST_F(FuseListing, IsSharedByWhoReadsADirectoryThatDoesNotChangeAlsoOneAfterTheOther) {
     created(100);
     OpenDirectories& table = volume->open_directories;
-    const std::uint64_t handle = open_root();
-    read_all(handle);
+    const std::uint64_t first = open_root();
+    read_all(first);
     const std::size_t one = table.memory().used();
     EXPECT_GT(one, 0U);
-    const std::uint64_t other = open_root();
-    read_all(other);
-    EXPECT_EQ(table.memory().used(), one);  // nothing has changed: they share it
-    create("new");
-    read_all(other);
-    EXPECT_GT(table.memory().used(), one);
-    table.close(other);
+    const std::uint64_t second = open_root();
+    read_all(second);
     EXPECT_EQ(table.memory().used(), one);
-    table.close(handle);
-    EXPECT_EQ(table.memory().used(), 0U);
-    EXPECT_EQ(table.size(), 0U);
+    table.close(first);
+    table.close(second);
+    read_all(open_root());
+    EXPECT_EQ(table.memory().used(), one);
+    create("new");
+    EXPECT_EQ(counted(read_all(open_root())).size(), 101U);
+}
 
+TEST_F(FuseListing, GivesItsMemoryBackWithItsHandle) {
+    created(100);
+    OpenDirectories& table = volume->open_directories;
+    const std::uint64_t one = open_root();
+    read_all(one);
+    const std::size_t before = table.memory().used();
+    const std::uint64_t other = open_root();
+    create("new");
+    read_all(other);  // the newest now
+    EXPECT_GT(table.memory().used(), before);
+    table.close(one);
+    EXPECT_LT(table.memory().used(), 2 * before);
+    EXPECT_EQ(table.size(), 1U);
+}
+
+TEST_F(FuseListing, GivesItsMemoryBackWithItsDirectoryIfTheKernelNeverClosesIt) {
     const ObjectId inner = create("inner", root(), S_IFDIR | 0755);
+    OpenDirectories& table = volume->open_directories;
     const std::uint64_t never_closed = table.open(inner);
     SomeEntries some{10};
     Turn turn{*journal, Turn::Waiting::kAllowed};
@@ -213,6 +229,22 @@ TEST_F(FuseListing, GivesItsMemoryBackWithItsHandleOrWithItsDirectory) {
     volume->inodes.forget(inner, 1);
     EXPECT_EQ(table.memory().used(), 0U);
     EXPECT_EQ(table.size(), 0U);
+}
+
+TEST_F(FuseListing, OfManyDirectoriesOnlySomeStayWhenNobodyReadsThemAnyMore) {
+    OpenDirectories& table = volume->open_directories;
+    std::size_t one = 0;
+    for (int i = 0; i < 600; ++i) {
+        const ObjectId inner = create("d" + std::to_string(i), root(), S_IFDIR | 0755);
+        const std::uint64_t handle = table.open(inner);
+        SomeEntries some{10};
+        Turn turn{*journal, Turn::Waiting::kAllowed};
+        ASSERT_TRUE(
+            list_directory(*volume, turn, {}, inner, handle, 0, ListingStyle::kNames, some).ok());
+        if (one == 0) one = table.memory().used();
+        table.close(handle);
+    }
+    EXPECT_EQ(table.memory().used(), 256 * one);
 }
 
 // The kernel would not let anybody in meanwhile; here nothing but our own locks does.
