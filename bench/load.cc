@@ -2,14 +2,19 @@
 // One round of one work in one directory, with the time that each operation took, which Google
 // Benchmark does not keep. Prints one JSON object; bench/measure.py decides what is run when.
 //
+// clang-format off
 //   bench_load WORK DIRECTORY AT_ONCE AMOUNT
-//     delivery    create in tmp, write 2 KiB, fsync, rename to new; a Maildir each    AMOUNT:
-//     seconds shared      the same, all into one Maildir seconds log         8 KiB pwrite +
-//     fdatasync on a preallocated file each                seconds read        open, read, close of
-//     the files in DIRECTORY, after one pass unmeasured  seconds scan        readdir + stat of
-//     DIRECTORY, after one pass unmeasured              seconds empty       create, stat, unlink of
-//     empty files                                 files sequential  write one file by 1 MiB, fsync
-//     MiB
+//                                                                                    AMOUNT
+//     delivery    create in tmp, write 2 KiB, fsync, rename to new; a Maildir each   seconds
+//     shared      the same, all into one Maildir                                     seconds
+//     log         8 KiB pwrite + fdatasync on a preallocated file each               seconds
+//     read        open, read, close of the files in DIRECTORY, after one pass unmeasured
+//                                                                                    seconds
+//     scan        readdir + stat of DIRECTORY, after one pass unmeasured             seconds
+//     first       the same, once, without such a pass                                none
+//     empty       create, stat, unlink of empty files                                files
+//     sequential  write one file by 1 MiB, fsync                                     MiB
+// clang-format on
 // "operations" are messages, pages, files read, entries, files and MiB.
 #include <dirent.h>
 #include <sys/resource.h>
@@ -207,6 +212,8 @@ Taken run_once(const Order& order, std::chrono::nanoseconds& elapsed) {
         work = [folder = fresh_folder(order.directory), amount] {
             return empty_files(folder, amount);
         };
+    } else if (order.work == "first") {
+        work = [&order] { return scan(order.directory); };
     } else {
         scan(order.directory);
         work = [&order] { return scan_for_a_time(order); };
@@ -244,7 +251,7 @@ std::string histogram(const std::vector<std::int64_t>& nanoseconds) {
 int main(int argc, char** argv) {
     const std::span arguments{argv, static_cast<std::size_t>(argc)};
     constexpr std::string_view kTimed[] = {"delivery", "shared", "log", "read"};
-    constexpr std::string_view kOnce[] = {"scan", "empty", "sequential"};
+    constexpr std::string_view kOnce[] = {"scan", "first", "empty", "sequential"};
     const auto among = [&](std::span<const std::string_view> works) {
         return std::find(works.begin(), works.end(), arguments[1]) != works.end();
     };

@@ -42,6 +42,12 @@ def load(benches, work, directory, at_once, amount):
     return json.loads(done.stdout)
 
 
+def forget_names():
+    """The kernel forgets names and attributes, of every file system; what was read stays."""
+    subprocess.run(["sync"], check=True)
+    Path("/proc/sys/vm/drop_caches").write_text("2")
+
+
 class Figures:
     """Rounds of one file system, as they come."""
 

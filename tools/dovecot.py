@@ -169,6 +169,14 @@ class Dovecot:
         odd = re.compile("Error|Warning|Panic|Fatal|fail|orrupt")
         return "\n".join(line for line in self.log(whole=True).splitlines() if odd.search(line))
 
+    def doveadm(self, *arguments):
+        """What Dovecot's own tool prints."""
+        command = ["doveadm", "-c", self.scratch / "dovecot.conf", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise RuntimeError(f"{command[3:]} ended with {done.returncode}: {done.stderr}")
+        return done.stdout
+
     def deliver(self, user, message):
         """Returns when Dovecot has acknowledged the message, which is when it may not be lost any
         more.

@@ -2,18 +2,21 @@
 """A real Dovecot on the overlay: what LMTP acknowledged, IMAP gives, from either tree, whatever was
 killed.
 """
+import concurrent.futures
 import contextlib
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
 
 import pytest
-from dovecot import OWNER, Deliveries, Dovecot
+from dovecot import OWNER, Deliveries, Dovecot, compose
 
 USERS = ["anna", "bert", "carl"]
 FORMS = ["maildir", "mdbox"]
+LISTING_SECONDS = 4 * float(os.environ.get("TWINSPOOL_LISTING_SECONDS", "1"))
 
 
 @pytest.fixture
@@ -110,6 +113,73 @@ def test_every_message_acknowledged_is_on_the_standby_when_all_is_dead(spool, fo
         assert deliveries.acknowledged.keys() <= mailboxes(dovecot).keys()
     spool.up()
     spool.wait("in-sync")
+    spool.assert_equal()
+
+
+def uids_of(imap):
+    _, (listed,) = imap.uid("SEARCH", "ALL")
+    return list(map(int, listed.split()))
+
+
+@pytest.mark.parametrize("transport", ["io_uring", "dev"])
+def test_no_message_is_lost_from_the_index_while_flags_change(make_volume, transport):
+    """Dovecot lists `cur` whenever it has changed, and takes what it does not find for expunged; what
+    comes back later has a new UID.
+    """
+    spool = make_volume(transport=transport)
+    shutil.chown(spool.dir, OWNER, OWNER)
+    spool.start()
+    count, others, user = 500, 500, USERS[0]
+    with Dovecot(spool.base / "dovecot", spool.dir) as dovecot:
+        cur = spool.dir / user / "maildir" / "cur"
+        dovecot.deliver(user, compose(0))
+        for number in range(1, count + others):
+            path = cur / f"1700000000.M{number}P1.mail.example.org:2,"
+            path.write_bytes(compose(number))
+            shutil.chown(path, OWNER, OWNER)
+        with dovecot.mailbox(user) as imap:
+            expected = uids_of(imap)
+        assert len(expected) == count + others
+
+        end = time.monotonic() + LISTING_SECONDS
+
+        def change_flags():
+            rng = random.Random(1)
+            with dovecot.mailbox(user) as imap:
+                while time.monotonic() < end:
+                    first = rng.randrange(count - 30)
+                    chosen = ",".join(map(str, expected[first : first + 30]))
+                    imap.uid("STORE", chosen, rng.choice(["+FLAGS", "-FLAGS"]), r"(\Seen)")
+
+        def list_messages():
+            with dovecot.mailbox(user) as imap:
+                while time.monotonic() < end:
+                    imap.noop()
+                    assert uids_of(imap) == expected
+                    assert imap.response("EXPUNGE")[1] == [None]
+
+        def list_with_doveadm():
+            while time.monotonic() < end:
+                dovecot.doveadm("force-resync", "-u", user, "INBOX")
+                told = dovecot.doveadm("fetch", "-u", user, "uid", "mailbox", "INBOX")
+                assert list(map(int, re.findall(r"uid: (\d+)", told))) == expected
+
+        def change_flags_elsewhere():
+            """As other programs on the same Maildir do."""
+            rng = random.Random(2)
+            while time.monotonic() < end:
+                number = rng.randrange(count, count + others)
+                plain = cur / f"1700000000.M{number}P1.mail.example.org:2,"
+                names = plain, f"{plain}S"
+                os.rename(*names), os.rename(*reversed(names))
+
+        work = [change_flags, change_flags_elsewhere, list_messages, list_with_doveadm]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for task in [pool.submit(each) for each in work]:
+                task.result()
+        with dovecot.mailbox(user) as imap:
+            assert uids_of(imap) == expected
+        assert dovecot.complaints() == ""
     spool.assert_equal()
 
 
