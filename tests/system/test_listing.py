@@ -8,11 +8,16 @@ import contextlib
 import mmap
 import multiprocessing
 import os
+import random
+import re
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from calls import ACL_ACCESS, KEEP_SIZE, PUNCH_HOLE, acl, fallocate, msync
-from listers import Crowd, Maildir, list_names
+from listers import Crowd, Directory, Maildir, list_names
 
 SECONDS = float(os.environ.get("TWINSPOOL_LISTING_SECONDS", "1"))
 MESSAGES = 1000
@@ -221,3 +226,105 @@ def test_attributes_that_were_read_during_a_change_do_not_stay(volumes, transpor
     crowd.run(SECONDS)
     assert crowd.counts["looks"] and place.value == len(paths)
     assert_quiet_truth(home, volume.backing() / home.name)
+
+
+def open_files(pid):
+    """What a process has open that has no name any more."""
+    found = []
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(entry.path))
+    return [path for path in found if path.endswith("(deleted)") and "/#" in path]
+
+
+@pytest.mark.slow
+@pytest.mark.limit(300)
+def test_a_directory_of_200_000_is_one_moment_with_places_that_stay_good(make_volume):
+    volume = make_volume()
+    box, count = volume.dir / "box", 200_000
+    box.mkdir()
+    names = [f"{number:06}.{'M' * 40}.mail.example.org:2," for number in range(count)]
+    for name in names:
+        os.mknod(box / name)
+    volume.create()
+    volume.up()
+    pid, rng = volume.primary_pid, random.Random(1)
+    with Directory(box) as directory:
+        first = directory.read()
+        assert open_files(pid), "so large a moment does not stand in memory"
+        for name in rng.sample(names, 2000):
+            os.rename(box / name, box / f"{name}S")
+        listed = first + directory.rest()
+        assert sorted(entry.name for entry in listed if entry.name not in (".", "..")) == names
+        for at in rng.sample(range(len(listed) - 1), 300):
+            directory.seek(listed[at].next)
+            assert directory.read()[0].name == listed[at + 1].name
+        directory.seek(0)
+        again = [entry.name for entry in directory.rest()]
+    assert sorted(again) == sorted(os.listdir(volume.backing() / "box"))
+    assert sum(name.endswith("S") for name in again) == 2000
+    # An opening of its own, at a place of an earlier one: what the file system below has there.
+    found = []
+    for path in (box, volume.backing() / "box"):
+        with Directory(path) as directory:
+            directory.seek(listed[count // 2].next)
+            found.append([entry.name for entry in directory.rest()])
+    assert found[0] == found[1] and len(found[0]) > count // 3
+    wait_until_nothing_is_open(pid)
+
+
+def wait_until_nothing_is_open(pid):
+    """RELEASEDIR is not waited for by who closes."""
+    deadline = time.monotonic() + 10
+    while open_files(pid):
+        assert time.monotonic() < deadline, open_files(pid)
+        time.sleep(0.05)
+
+
+@TRANSPORTS
+def test_memory_comes_back_from_programs_that_are_killed(volumes, transport):
+    volume = volumes(transport)
+    box = volume.dir / f"{transport}.killed"
+    box.mkdir()
+    for number in range(3000):
+        os.mknod(box / f"{number:06}.{'M' * 200}")
+    listing = (
+        "import os, sys, time\n"
+        "entries = os.scandir(sys.argv[1])\n"
+        "next(entries), print(flush=True), time.sleep(99)"
+    )
+
+    def resident():
+        status = Path(f"/proc/{volume.primary_pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+
+    def kill_listers(times):
+        for number in range(times):
+            (box / f"changed{times}.{number}").touch()  # so that each has a moment of its own
+            with subprocess.Popen(
+                [sys.executable, "-c", listing, box], stdout=subprocess.PIPE
+            ) as lister:
+                lister.stdout.readline()
+                lister.kill()
+
+    kill_listers(40)  # what malloc keeps once, it keeps
+    before, deadline = resident(), time.monotonic() + 10
+    kill_listers(41)
+    while resident() - before > 41 * 3000 * 240 / 1024 / 4:  # KiB
+        assert time.monotonic() < deadline, "41 listings of 700 KiB are still there"
+        time.sleep(0.1)
+
+
+@TRANSPORTS
+def test_an_open_directory_that_was_removed_is_as_on_any_file_system(volumes, transport):
+    volume = volumes(transport)
+    path = volume.dir / f"{transport}.removed"
+    path.mkdir()
+    (path / "file").touch()
+    with Directory(path) as directory:
+        (path / "file").unlink()
+        path.rmdir()
+        for _ in range(2):
+            with pytest.raises(FileNotFoundError):
+                directory.rest()
+            directory.seek(0)
