@@ -20,7 +20,7 @@
 #include <optional>
 #include <vector>
 
-#include "journal/fd.h"
+#include "journal/base/fd.h"
 
 namespace {
 

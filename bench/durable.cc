@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "bench/mailbox.h"
-#include "journal/fd.h"
+#include "journal/base/fd.h"
 
 namespace {
 

@@ -16,7 +16,7 @@
 #include <cstring>
 #include <string>
 
-#include "journal/fd.h"
+#include "journal/base/fd.h"
 
 namespace twinspool::bench {
 

@@ -3,7 +3,7 @@
 // also given a header that claims what it likes.
 #include <cstdint>
 
-#include "journal/frame.h"
+#include "journal/format/frame.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace twinspool;

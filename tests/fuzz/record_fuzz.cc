@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "journal/record.h"
+#include "journal/format/record.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace twinspool;

@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "replicator/wire.h"
+#include "replicator/link/wire.h"
 
 namespace {
 class Given final : public twinspool::LinkTransport {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/PROTOCOL.md says what replicator/wire.h and link.h say: offsets, sizes, numbers, moves."""
+"""docs/PROTOCOL.md says what replicator/link/wire.h and link.h say: offsets, sizes, numbers, moves."""
 import re
 
 import pytest
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.plain
 
 WIDTHS = {"uint8_t": 1, "uint16_t": 2, "uint32_t": 4, "uint64_t": 8, "int64_t": 8, "char": 1}
 PAGE = (REPOSITORY / "docs/PROTOCOL.md").read_text()
-WIRE = (REPOSITORY / "replicator/wire.h").read_text()
+WIRE = (REPOSITORY / "replicator/link/wire.h").read_text()
 
 
 def source(path):
@@ -87,7 +87,7 @@ def test_fields(name):
 def size_of_messages():
     sizes = {name: sum(field[2] for field in fields) for name, fields in structs().items()}
     text = int(constant("kMaxTextBytes"))
-    frame_format = source("journal/format.h")
+    frame_format = source("journal/format/format.h")
     payload = (1 << 20) + 65536
     assert constant("kMaxFramePayload", frame_format) == "kMaxDataBytes + 65536"
     assert constant("kMaxDataBytes", frame_format) == "1 << 20"
@@ -116,14 +116,14 @@ def test_types_and_limits():
 def test_findings():
     rows = table(section("WireFinding"), ["kind", "finding", "meaning"])
     assert {int(row[0]): row[1] for row in rows} == enumeration(
-        source("journal/finding.h"), "FindingKind"
+        source("journal/format/finding.h"), "FindingKind"
     )
 
 
 def test_numbers():
     assert f"`{constant('kWireMagic')}`" in section("MessageHeader")
     assert f"of the protocol: {constant('kWireVersion')} " in section("MessageHeader")
-    tcp = source("replicator/tcp.h")
+    tcp = source("replicator/link/tcp.h")
     below = section("Below: TCP and TLS")
     assert f"| port | {constant('kDefaultPort', tcp)}," in below
     assert f"within {constant('kHandshakeWithin', tcp)} s" in below
@@ -134,7 +134,7 @@ def test_numbers():
 
 
 def test_states_and_moves():
-    link = source("replicator/link.h")
+    link = source("replicator/link/link.h")
     names = re.search(r"kNames\{(.*?)\}", link, re.S)[1]
     states = re.findall(r'"([a-z-]+)"', names)
     body = re.search(r"kLegalMoves\[\d+\]\[\d+\] = \{(.*?)\n\};", link, re.S)[1]

@@ -11,8 +11,8 @@
 #include <functional>
 #include <stdexcept>
 
-#include "fuse/handlers.h"
-#include "fuse/libfuse.h"
+#include "fuse/kernel/libfuse.h"
+#include "fuse/serve/handlers.h"
 #include "tests/unit/costs.h"
 #include "tests/unit/fuse_support.h"
 

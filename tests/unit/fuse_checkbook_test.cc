@@ -6,9 +6,9 @@
 #include <mutex>
 #include <thread>
 
-#include "fuse/rate_limit.h"
-#include "fuse/verifier.h"
-#include "journal/cursor.h"
+#include "fuse/tell/rate_limit.h"
+#include "fuse/tell/verifier.h"
+#include "journal/log/cursor.h"
 #include "tests/unit/fuse_support.h"
 
 namespace twinspool::test {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an open directory lists: one moment of it, each name once, with places that stay good.
-#include "fuse/listing.h"
+#include "fuse/serve/listing.h"
+
+#include <sys/mount.h>
 
 #include <algorithm>
 #include <atomic>
@@ -8,7 +10,7 @@
 #include <random>
 #include <thread>
 
-#include "fuse/directory_moment.h"
+#include "fuse/objects/directory_moment.h"
 #include "tests/unit/fuse_support.h"
 
 namespace twinspool::test {
@@ -44,7 +46,8 @@ using Entries = std::vector<SomeEntries::Entry>;
 
 class FuseListing : public FuseTest {
    protected:
-    std::uint64_t open_root() { return volume->open_directories.open(root()); }
+    std::uint64_t instance_of(ObjectId id) { return volume->inodes.find(id)->instance; }
+    std::uint64_t open_root() { return volume->open_directories.open(instance_of(root())); }
 
     Entries read(std::uint64_t handle, std::int64_t place, std::size_t room,
                  ListingStyle style = ListingStyle::kNames) {
@@ -141,8 +144,8 @@ TEST_F(FuseListing, OfARemovedAndForgottenObjectHasANumberThatProgramsDoNotSkip)
     read(handle, 0, 0);  // the moment is taken
     ASSERT_EQ(::unlink(path("unseen").c_str()), 0);
     ASSERT_EQ(::unlink(path("unseen2").c_str()), 0);
-    const Entries all =
-        read_all(handle, volume->open_directories.find(handle, root())->reader->place(), [] {});
+    const Entries all = read_all(
+        handle, volume->open_directories.find(handle, instance_of(root()))->reader->place(), [] {});
     EXPECT_EQ(counted(all).size(), 2U);
     for (const auto& entry : all) EXPECT_NE(raw(entry.object), 0U);
 }
@@ -189,15 +192,15 @@ TEST_F(FuseListing, IsSharedByWhoReadsADirectoryThatDoesNotChangeAlsoOneAfterThe
     OpenDirectories& table = volume->open_directories;
     const std::uint64_t first = open_root();
     read_all(first);
-    const std::size_t one = table.memory().used();
+    const std::size_t one = table.used_bytes();
     EXPECT_GT(one, 0U);
     const std::uint64_t second = open_root();
     read_all(second);
-    EXPECT_EQ(table.memory().used(), one);
+    EXPECT_EQ(table.used_bytes(), one);
     table.close(first);
     table.close(second);
     read_all(open_root());
-    EXPECT_EQ(table.memory().used(), one);
+    EXPECT_EQ(table.used_bytes(), one);
     create("new");
     EXPECT_EQ(counted(read_all(open_root())).size(), 101U);
 }
@@ -207,27 +210,27 @@ TEST_F(FuseListing, GivesItsMemoryBackWithItsHandle) {
     OpenDirectories& table = volume->open_directories;
     const std::uint64_t one = open_root();
     read_all(one);
-    const std::size_t before = table.memory().used();
+    const std::size_t before = table.used_bytes();
     const std::uint64_t other = open_root();
     create("new");
     read_all(other);  // the newest now
-    EXPECT_GT(table.memory().used(), before);
+    EXPECT_GT(table.used_bytes(), before);
     table.close(one);
-    EXPECT_LT(table.memory().used(), 2 * before);
+    EXPECT_LT(table.used_bytes(), 2 * before);
     EXPECT_EQ(table.size(), 1U);
 }
 
 TEST_F(FuseListing, GivesItsMemoryBackWithItsDirectoryIfTheKernelNeverClosesIt) {
     const ObjectId inner = create("inner", root(), S_IFDIR | 0755);
     OpenDirectories& table = volume->open_directories;
-    const std::uint64_t never_closed = table.open(inner);
+    const std::uint64_t never_closed = table.open(instance_of(inner));
     SomeEntries some{10};
     Turn turn{*journal, Turn::Waiting::kAllowed};
     ASSERT_TRUE(
         list_directory(*volume, turn, {}, inner, never_closed, 0, ListingStyle::kNames, some).ok());
-    EXPECT_GT(table.memory().used(), 0U);
+    EXPECT_GT(table.used_bytes(), 0U);
     volume->inodes.forget(inner, 1);
-    EXPECT_EQ(table.memory().used(), 0U);
+    EXPECT_EQ(table.used_bytes(), 0U);
     EXPECT_EQ(table.size(), 0U);
 }
 
@@ -236,15 +239,15 @@ TEST_F(FuseListing, OfManyDirectoriesOnlySomeStayWhenNobodyReadsThemAnyMore) {
     std::size_t one = 0;
     for (int i = 0; i < 600; ++i) {
         const ObjectId inner = create("d" + std::to_string(i), root(), S_IFDIR | 0755);
-        const std::uint64_t handle = table.open(inner);
+        const std::uint64_t handle = table.open(instance_of(inner));
         SomeEntries some{10};
         Turn turn{*journal, Turn::Waiting::kAllowed};
         ASSERT_TRUE(
             list_directory(*volume, turn, {}, inner, handle, 0, ListingStyle::kNames, some).ok());
-        if (one == 0) one = table.memory().used();
+        if (one == 0) one = table.used_bytes();
         table.close(handle);
     }
-    EXPECT_EQ(table.memory().used(), 256 * one);
+    EXPECT_EQ(table.used_bytes(), 256 * one);
 }
 
 // The kernel would not let anybody in meanwhile; here nothing but our own locks does.
@@ -272,7 +275,7 @@ TEST_F(FuseListing, IsOneMomentAlsoWhenOthersChangeTheDirectoryWhileItIsTaken) {
 
 TEST_F(FuseListing, OfARemovedDirectoryIsEmpty) {
     const ObjectId inner = create("inner", root(), S_IFDIR | 0755);
-    const std::uint64_t handle = volume->open_directories.open(inner);
+    const std::uint64_t handle = volume->open_directories.open(instance_of(inner));
     ASSERT_TRUE(call(remove_name, root(), "inner", Removed::kDirectory).ok());
     SomeEntries some{10};
     Turn turn{*journal, Turn::Waiting::kAllowed};
@@ -297,59 +300,131 @@ TEST_F(FuseListing, ThatHasToReadTheDirectoryDoesNotDoSoWhereNobodyMayWait) {
                     .ok());
 }
 
+TEST_F(FuseListing, ComesBackToItsMomentFromAPlaceThatIsNotOfIt) {
+    created(500);
+    const std::uint64_t handle = open_root();
+    const Entries first = read(handle, 0, 100);
+    for (int i = 0; i < 500; i += 2) {
+        const std::string name = "message" + std::to_string(i);
+        ASSERT_TRUE(rename(name, "z" + name).ok());
+    }
+    (void)read(handle, 12345, 1);
+    Entries all = first;
+    const Entries rest = read_all(handle, first.back().next, [] {});
+    all.insert(all.end(), rest.begin(), rest.end());
+    EXPECT_EQ(counted(all).size(), 500U);
+    EXPECT_EQ(counted(all).count("zmessage0"), 0U);
+}
+
+TEST_F(FuseListing, FromTheMiddleOfADirectoryThatDoesNotChangeIsSharedToo) {
+    created(500);
+    const std::uint64_t first = open_root();
+    const Entries all = read_all(first);
+    volume->open_directories.close(first);
+    const std::size_t one = volume->open_directories.used_bytes();
+    for (std::size_t i = 0; i < all.size(); i += 50) {
+        const std::uint64_t handle = open_root();
+        EXPECT_EQ(read_all(handle, all[i].next, [] {}).size(), all.size() - i - 1);
+        EXPECT_EQ(volume->open_directories.used_bytes(), one);
+    }
+}
+
+// What the successor of a forgotten Inode has open must not be closed, nor shown the past.
+TEST_F(FuseListing, OfAnInodeThatIsForgottenIsNotThatOfItsSuccessor) {
+    const ObjectId inner = create("inner", root(), S_IFDIR | 0755);
+    OpenDirectories& table = volume->open_directories;
+    const std::uint64_t before = instance_of(inner);
+    volume->inodes.forget(inner, 1);
+    ASSERT_FALSE(volume->inodes.find(inner));
+    look("inner");
+    const std::uint64_t after = instance_of(inner);
+    EXPECT_NE(before, after);
+    table.open(after);
+    table.forget(before);
+    EXPECT_EQ(table.size(), 1U);
+}
+
+TEST_F(FuseListing, HasAnEntryThatCannotBeLookedAtAndAllBehindIt) {
+    created(50);
+    // An inode number that is another object's, with another type: as btrfs gives subvolumes.
+    ASSERT_EQ(::mkdir(path("inner").c_str(), 0755), 0);
+    ASSERT_EQ(::mount("none", path("inner").c_str(), "tmpfs", 0, nullptr), 0);
+    const auto seen = counted(read_all(open_root()));
+    EXPECT_EQ(::umount2(path("inner").c_str(), MNT_DETACH), 0);
+    EXPECT_EQ(seen.size(), 50U);
+    EXPECT_EQ(seen.count("inner"), 0U);
+}
+
 class DirectoryMoments : public FuseTest {
    protected:
-    std::shared_ptr<const DirectoryMoment> moment_of_tree(MomentMemory& memory) {
+    std::shared_ptr<const DirectoryMoment> moment_of_tree(DirectoryMoment::Taken taken) {
         const Fd fd{::open(tree.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-        auto moment = DirectoryMoment::read(fd.get(), 0, 1, memory);
+        auto moment = DirectoryMoment::read(fd.get(), taken, used);
         EXPECT_TRUE(moment.ok());
         return moment.ok() ? *moment : nullptr;
     }
+    void fill(int count) {
+        for (int i = 0; i < count; ++i)
+            ASSERT_EQ(::mknod(path("file" + std::to_string(i)).c_str(), S_IFREG | 0600, 0), 0);
+    }
     static Words names_of(DirectoryMoment::Reader& reader) {
         Words names;
-        for (;;) {
-            const auto entry = reader.peek();
-            EXPECT_TRUE(entry.ok());
-            if (!entry.ok() || !*entry) return names;
-            names.emplace_back((*entry)->name);
-            reader.skip();
-        }
+        for (; const auto entry = reader.peek(); reader.skip()) names.emplace_back(entry->name);
+        return names;
     }
+    std::atomic<std::size_t> used{0};
 };
 
-TEST_F(DirectoryMoments, StandInAFileWhenTheyAreLargeOrMemoryIsShort) {
-    for (int i = 0; i < 5000; ++i)
-        ASSERT_EQ(::mknod(path("file" + std::to_string(i)).c_str(), S_IFREG | 0600, 0), 0);
-    MomentMemory plenty;
-    const auto in_memory = moment_of_tree(plenty);
-    ASSERT_TRUE(in_memory->in_memory());
-    DirectoryMoment::Reader reader{in_memory};
+TEST_F(DirectoryMoments, OfADirectoryThatIsTooLargeAreSeveral) {
+    fill(10'000);
+    const auto all = moment_of_tree({});
+    EXPECT_FALSE(all->is_cut());
+    DirectoryMoment::Reader reader{all};
     const Words names = names_of(reader);
-    EXPECT_EQ(names.size(), 5002U);
+    EXPECT_EQ(names.size(), 10'002U);
 
-    for (const auto& [most, most_each] :
-         {std::pair<std::size_t, std::size_t>{1U << 20, 4096}, {4096, 1U << 20}}) {
-        MomentMemory little{most, most_each};
-        const auto in_file = moment_of_tree(little);
-        ASSERT_FALSE(in_file->in_memory());
-        EXPECT_EQ(little.used(), 0U);
-        DirectoryMoment::Reader of_file{in_file};
-        EXPECT_EQ(names_of(of_file), names);
-        // Places are found there, too.
-        DirectoryMoment::Reader both{in_memory};
-        for (int i = 0; i < 5002; ++i) {
-            const auto found = of_file.seek(both.place());
-            ASSERT_TRUE(found.ok() && *found);
-            EXPECT_STREQ((*of_file.peek())->name, (*both.peek())->name);
-            both.skip();
-        }
-        const auto end = of_file.seek(both.place());
-        ASSERT_TRUE(end.ok() && *end);
-        EXPECT_FALSE(*of_file.peek());
+    Words found;
+    std::int64_t place = 0;
+    int parts = 0;
+    for (bool more = true; more; ++parts) {
+        const auto part = moment_of_tree({.place = place, .most_bytes = 200'000});
+        more = part->is_cut();
+        DirectoryMoment::Reader of_part{part};
+        for (const std::string& name : names_of(of_part)) found.push_back(name);
+        place = of_part.place();
+        // Its end is where another moment goes on.
+        DirectoryMoment::Reader again{part};
+        EXPECT_EQ(again.seek(place), !more);
     }
-    struct statx now {};
-    ASSERT_EQ(stat_object(backing.get(), now), 0);
-    EXPECT_EQ(now.stx_nlink, 2U);  // and nothing of it can be seen in the tree
+    EXPECT_GE(parts, 3);
+    EXPECT_EQ(found, names);
+}
+
+TEST_F(DirectoryMoments, GiveTheirMemoryBack) {
+    fill(100);
+    auto moment = moment_of_tree({});
+    EXPECT_EQ(used, moment->memory_bytes());
+    EXPECT_GT(used, 0U);
+    moment.reset();
+    EXPECT_EQ(used, 0U);
+}
+
+TEST_F(DirectoryMoments, GoWithTheReaderThatHasNotComeBackForLongestWhenThereAreTooMany) {
+    fill(1000);
+    const std::size_t one = moment_of_tree({})->memory_bytes();
+    OpenDirectories table{3 * one + one / 2};
+    std::vector<std::shared_ptr<OpenDirectory>> open;
+    for (std::uint64_t instance = 1; instance <= 6; ++instance) {
+        open.push_back(table.find(table.open(instance), instance));
+        const std::lock_guard lock{open.back()->mutex};
+        const Fd fd{::open(tree.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+        auto moment = DirectoryMoment::read(fd.get(), {}, table.used_bytes());
+        ASSERT_TRUE(moment.ok());
+        open.back()->reader.emplace(std::move(*moment));
+        table.make_room(*open.back());
+        EXPECT_LE(table.used_bytes(), 3 * one + one / 2);
+    }
+    for (std::size_t i = 0; i < open.size(); ++i) EXPECT_EQ(open[i]->reader.has_value(), i >= 3);
 }
 
 }  // namespace

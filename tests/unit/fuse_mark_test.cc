@@ -4,7 +4,7 @@
 #include <array>
 #include <thread>
 
-#include "fuse/mark.h"
+#include "fuse/serve/mark.h"
 #include "tests/unit/fuse_support.h"
 
 namespace twinspool::test {

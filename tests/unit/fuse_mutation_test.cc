@@ -4,7 +4,7 @@
 
 #include <thread>
 
-#include "fuse/xattrs.h"
+#include "fuse/objects/xattrs.h"
 #include "tests/unit/fuse_support.h"
 
 namespace twinspool::test {

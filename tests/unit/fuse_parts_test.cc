@@ -6,8 +6,8 @@
 #include <atomic>
 #include <thread>
 
-#include "fuse/listing.h"
-#include "fuse/process.h"
+#include "fuse/kernel/process.h"
+#include "fuse/serve/listing.h"
 #include "tests/unit/fuse_support.h"
 
 namespace twinspool::test {

@@ -2,7 +2,7 @@
 // What a killed process had noted but not logged: looked at as it stands, and logged.
 #include <csignal>
 
-#include "fuse/change.h"
+#include "fuse/serve/change.h"
 #include "tests/unit/fuse_support.h"
 
 namespace twinspool::test {

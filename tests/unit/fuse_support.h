@@ -16,14 +16,14 @@
 #include <string>
 #include <vector>
 
-#include "fuse/finder.h"
-#include "fuse/mutation.h"
-#include "fuse/orphans.h"
-#include "fuse/reading.h"
-#include "fuse/reconcile.h"
-#include "fuse/volume.h"
-#include "fuse/walker.h"
-#include "journal/clock.h"
+#include "fuse/objects/orphans.h"
+#include "fuse/objects/volume.h"
+#include "fuse/serve/mutation.h"
+#include "fuse/serve/reading.h"
+#include "fuse/tell/finder.h"
+#include "fuse/tell/reconcile.h"
+#include "fuse/tell/walker.h"
+#include "journal/base/clock.h"
 #include "tests/unit/journal_support.h"
 
 namespace twinspool::test {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A mounted view of a plain directory is that directory, for every way to look at it.
-#include "fuse/view_fs.h"
+#include "fuse/view/view_fs.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 #include <set>
 #include <thread>
 
-#include "fuse/mount.h"
+#include "fuse/kernel/mount.h"
 #include "tests/unit/journal_support.h"
 #include "tests/unit/plain_image.h"
 

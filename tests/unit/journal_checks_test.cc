@@ -8,10 +8,10 @@
 
 #include <cstring>
 
-#include "journal/block_hash.h"
-#include "journal/check_list.h"
-#include "journal/delta.h"
-#include "journal/fd.h"
+#include "journal/base/fd.h"
+#include "journal/delta/delta.h"
+#include "journal/format/block_hash.h"
+#include "journal/format/check_list.h"
 
 namespace twinspool {
 namespace {

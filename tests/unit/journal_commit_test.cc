@@ -5,7 +5,7 @@
 #include <thread>
 #include <vector>
 
-#include "journal/commit.h"
+#include "journal/log/commit.h"
 
 namespace twinspool {
 namespace {

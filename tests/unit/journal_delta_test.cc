@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rules of extents and of the delta.
-#include "journal/delta.h"
+#include "journal/delta/delta.h"
 
 #include <gtest/gtest.h>
 

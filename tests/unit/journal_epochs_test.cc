@@ -3,8 +3,8 @@
 
 #include <random>
 
-#include "journal/cut.h"
-#include "journal/epochs.h"
+#include "journal/log/cut.h"
+#include "journal/log/epochs.h"
 #include "tests/unit/journal_support.h"
 
 namespace twinspool {

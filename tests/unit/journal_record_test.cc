@@ -5,8 +5,8 @@
 #include <sstream>
 #include <vector>
 
-#include "journal/frame.h"
-#include "journal/record.h"
+#include "journal/format/frame.h"
+#include "journal/format/record.h"
 
 namespace twinspool {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The labels R1 to R5 are those of the table in journal/recovery.h.
+// The labels R1 to R5 are those of the table in journal/log/recovery.h.
 #include <cstring>
 #include <thread>
 

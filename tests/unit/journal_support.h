@@ -16,11 +16,11 @@
 #include <string>
 #include <vector>
 
-#include "journal/cursor.h"
-#include "journal/frame.h"
-#include "journal/journal.h"
-#include "journal/recovery.h"
-#include "journal/segment.h"
+#include "journal/format/frame.h"
+#include "journal/log/cursor.h"
+#include "journal/log/journal.h"
+#include "journal/log/recovery.h"
+#include "journal/log/segment.h"
 
 namespace twinspool::test {
 

@@ -17,8 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include "journal/fd.h"
-#include "journal/image.h"
+#include "journal/base/fd.h"
+#include "journal/delta/image.h"
 
 namespace twinspool::test {
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
-#include "replicator/agreement.h"
-#include "replicator/pace.h"
-#include "replicator/sent_chains.h"
+#include "replicator/link/agreement.h"
+#include "replicator/link/pace.h"
+#include "replicator/link/sent_chains.h"
 
 namespace twinspool {
 namespace {

@@ -12,7 +12,7 @@
 #include <variant>
 
 #include "journal_support.h"
-#include "replicator/applier.h"
+#include "replicator/standby/applier.h"
 #include "replicator_model.h"
 
 namespace twinspool::test {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The applier on a real journal and a real catalogue: its limit, its batches, its retries, and a
 // kill at each of its fault points.
-#include "replicator/applier.h"
+#include "replicator/standby/applier.h"
 
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "journal/fault.h"
+#include "journal/base/fault.h"
 #include "replicator_applier.h"
 #include "replicator_model.h"
 

@@ -11,8 +11,8 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "journal/block_hash.h"
-#include "journal/check_list.h"
+#include "journal/format/block_hash.h"
+#include "journal/format/check_list.h"
 #include "replicator_applier.h"
 #include "replicator_model.h"
 

@@ -5,7 +5,7 @@
 #include <map>
 #include <string>
 
-#include "journal/image.h"
+#include "journal/delta/image.h"
 #include "replicator_model.h"
 
 namespace twinspool::test {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What GNU tar makes of an export.
-#include "replicator/export.h"
+#include "replicator/past/export.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -10,7 +10,7 @@
 #include <random>
 #include <thread>
 
-#include "replicator/past.h"
+#include "replicator/past/past.h"
 #include "replicator_applier.h"
 #include "replicator_comparison.h"
 #include "replicator_model.h"

@@ -9,11 +9,11 @@
 #include <random>
 #include <thread>
 
-#include "journal/epochs.h"
-#include "replicator/begun.h"
-#include "replicator/local.h"
-#include "replicator/sender.h"
-#include "replicator/standby.h"
+#include "journal/log/epochs.h"
+#include "replicator/link/local.h"
+#include "replicator/link/sender.h"
+#include "replicator/standby/standby.h"
+#include "replicator/store/begun.h"
 #include "tests/unit/journal_support.h"
 
 namespace twinspool {

@@ -13,9 +13,9 @@
 #include <filesystem>
 #include <fstream>
 
-#include "journal/block_hash.h"
-#include "journal/check_list.h"
-#include "journal/fd.h"
+#include "journal/base/fd.h"
+#include "journal/format/block_hash.h"
+#include "journal/format/check_list.h"
 
 namespace twinspool::test {
 namespace {

@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "journal/finding.h"
-#include "journal/record.h"
+#include "journal/format/finding.h"
+#include "journal/format/record.h"
 
 namespace twinspool::test {
 

@@ -10,7 +10,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "journal/apply.h"
+#include "journal/delta/apply.h"
 #include "replicator_model.h"
 
 namespace twinspool::test {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a restore brings back, what it leaves alone, and where it must not go.
-#include "replicator/restore.h"
+#include "replicator/past/restore.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <random>
 
-#include "replicator/past.h"
+#include "replicator/past/past.h"
 #include "replicator_applier.h"
 #include "replicator_comparison.h"
 #include "replicator_model.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a retention rule keeps, and whose snapshots it never touches.
-#include "replicator/retention.h"
+#include "replicator/store/retention.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "replicator/tcp.h"
+#include "replicator/link/tcp.h"
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
@@ -21,8 +21,8 @@
 #include <thread>
 #include <vector>
 
-#include "journal/fd.h"
-#include "replicator/local.h"
+#include "journal/base/fd.h"
+#include "replicator/link/local.h"
 
 namespace twinspool {
 namespace {

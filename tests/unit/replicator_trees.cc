@@ -11,8 +11,8 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "journal/fd.h"
-#include "journal/result.h"
+#include "journal/base/fd.h"
+#include "journal/base/result.h"
 
 namespace twinspool::test {
 namespace {

@@ -7,9 +7,9 @@
 #include <thread>
 #include <vector>
 
-#include "replicator/local.h"
-#include "replicator/outstanding.h"
-#include "replicator/wire.h"
+#include "replicator/link/local.h"
+#include "replicator/link/outstanding.h"
+#include "replicator/link/wire.h"
 
 namespace twinspool {
 namespace {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What VOLUME.toml may say, and where a complaint points to.
-#include "tools/config.h"
+#include "tools/volume/config.h"
 
 #include <gtest/gtest.h>
 

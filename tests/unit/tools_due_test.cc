@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // When the schedule's next snapshot is due, whatever the clock does.
-#include "tools/due.h"
+#include "tools/daemon/due.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What people may write for a snapshot, and for what is in it.
-#include "tools/point.h"
+#include "tools/volume/point.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/quantity.h"
+#include "tools/ground/quantity.h"
 
 #include <gtest/gtest.h>
 

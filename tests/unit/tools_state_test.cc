@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/state.h"
+#include "tools/daemon/state.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where a standby is, and addresses, as people write them.
-#include "tools/target.h"
+#include "tools/volume/target.h"
 
 #include <gtest/gtest.h>
 
