@@ -242,6 +242,11 @@ class Deliveries:
         self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(deliverers)]
 
     def start(self):
+        # Dovecot 2.3 panics now and then, on any file system, when several deliveries at once make
+        # the mdbox of a new user (fcntl: "Resource deadlock avoided").
+        for user in self.users:
+            with self.dovecot.mailbox(user):
+                pass
         for thread in self.threads:
             thread.start()
         return self
